@@ -1,0 +1,3 @@
+//! Side-by-side comparisons with peers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The broker: sockets, replication, coordinators, the controller and the command line.

@@ -1,0 +1,3 @@
+//! The `vltava` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The deterministic simulator, and the harness of the tests with real clients and real faults.
