@@ -1,4 +1,11 @@
 //! Kafka's bytes and messages: identifiers, error codes, frames, record batches and wire types.
 //!
 //! **Architecture invariant:** nothing here does I/O, waits, reads a clock or draws a random
-//! number; everything is a function of the bytes handed in.
+//! number; everything is a function of the bytes handed in. Bytes from the network never make it
+//! panic: a parser answers an error.
+
+pub mod error_code;
+pub mod ids;
+pub mod record;
+
+pub use error_code::ErrorCode;
