@@ -2,3 +2,11 @@
 //!
 //! **Architecture invariant:** `storage` knows offsets, indexes and leader epochs, but no peers, no
 //! clock and no async. It never decides; it is told. This lets the simulator run it in memory.
+
+#![deny(missing_docs)]
+
+pub mod disk;
+pub mod flush;
+pub mod ids;
+pub mod segment;
+pub mod state;

@@ -1,0 +1,79 @@
+//! The one door to files: what storage asks of a disk.
+//!
+//! Two implementations exist: [`mapped`] is the operating system's file system, [`sim`] is a disk
+//! in memory that crashes, tears, loses what was not synced, fills up and fails. No other file of
+//! the project opens a file of a broker's data.
+//!
+//! **Invariant:** a file only grows and a position of a segment is written once, so what a
+//! [`DiskFile::slice`] showed, it shows for ever.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub mod mapped;
+pub mod sim;
+
+/// A directory tree of one disk. Paths are relative to its root.
+///
+/// Creating, removing and renaming are durable only after [`Disk::sync_dir`] of the parent.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Creates an empty file that may grow to `capacity` bytes; fails with `AlreadyExists` if it is
+    /// there. The parent directory must exist.
+    fn create(&self, path: &Path, capacity: u64) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file for reading and writing, which may grow to `capacity` bytes or to its present
+    /// length, whichever is more. Fails with `NotFound`.
+    fn open(&self, path: &Path, capacity: u64) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file. Open handles and slices stay valid.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file over whatever `to` was.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Creates a directory and its parents; succeeds if it is there.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with all it holds; succeeds if it is not there.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory, sorted; empty if it is not there.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes the entries of a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Writes all `parts` one after the other from `position`. On an error a part of the bytes, or
+    /// all of them, may have been written.
+    fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Reads up to `buffer.len()` bytes into `buffer`; fewer only at the end of the file. Does not
+    /// go through the map: for cold data, recovery and scans.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Makes all that was written durable, as `fdatasync` does.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Asks the kernel to start writing a range back, without waiting for it.
+    fn start_write_back(&self, range: Range<u64>);
+
+    /// Bytes in the file.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The bytes of `range` without a copy, through a read-only map of the file. The range must
+    /// have been written, and lie within the file's capacity.
+    fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
+}

@@ -1,0 +1,1 @@
+//! The operating system's file system: written with `pwritev`, read through read-only maps.
