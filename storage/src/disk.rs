@@ -33,7 +33,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Removes a file. Open handles and slices stay valid.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Renames a file over whatever `to` was.
+    /// Renames a file within its directory, over whatever `to` was.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Creates a directory and its parents; succeeds if it is there.
@@ -52,7 +52,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 /// An open file.
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Writes all `parts` one after the other from `position`. On an error a part of the bytes, or
-    /// all of them, may have been written.
+    /// all of them, may have been written. Beyond the capacity it is `InvalidInput`.
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// Reads up to `buffer.len()` bytes into `buffer`; fewer only at the end of the file. Does not
@@ -74,6 +74,23 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
 
     /// The bytes of `range` without a copy, through a read-only map of the file. The range must
-    /// have been written, and lie within the file's capacity.
+    /// have been written, and lie within the file's capacity, else it is `InvalidInput`.
     fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
+}
+
+/// The end of a write, which must lie within the capacity.
+fn check_write(position: u64, length: u64, capacity: u64) -> io::Result<u64> {
+    position.checked_add(length).filter(|&end| end <= capacity).ok_or_else(|| {
+        let message = format!("write of {length} at {position} passes the capacity {capacity}");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
+/// A slice must lie within what was written, and within the capacity.
+fn check_slice(range: &Range<u64>, written: u64, capacity: u64) -> io::Result<()> {
+    if range.start <= range.end && range.end <= written.min(capacity) {
+        return Ok(());
+    }
+    let message = format!("slice {range:?} passes {written} written of capacity {capacity}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }

@@ -5,8 +5,12 @@
 
 #![deny(missing_docs)]
 
+pub mod bugs;
 pub mod disk;
 pub mod flush;
 pub mod ids;
+pub mod node;
+pub mod paths;
 pub mod segment;
+pub mod segment_header;
 pub mod state;

@@ -1,1 +1,378 @@
 //! The operating system's file system: written with `pwritev`, read through read-only maps.
+//!
+//! **Invariant:** no slice of a map reaches beyond what this process has written to the file or
+//! found in it, and no file is ever shortened, so that no read through a map is a `SIGBUS`. A full
+//! or failing disk is an [`io::Error`] of the write, never a signal: nothing is stored through a
+//! map. The map is longer than the file, so that what is appended later shows through it.
+//!
+//! This is the one file of the crate with `unsafe` code.
+
+#![allow(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use memmap2::{Mmap, MmapOptions};
+use rustix::io::Errno;
+
+use super::{Disk, DiskFile};
+
+/// Parts of one `pwritev`: the limit of Linux (`UIO_MAXIOV`).
+const PARTS_MAX: usize = 1024;
+
+/// Name of the lock file in the root of a disk.
+const LOCK_FILE: &str = ".lock";
+
+/// A directory of the operating system's file system.
+#[derive(Debug)]
+pub struct MappedDisk {
+    root: PathBuf,
+}
+
+impl MappedDisk {
+    /// Opens the directory, creating it (durably) if it is not there.
+    pub fn open(root: impl Into<PathBuf>) -> io::Result<Arc<Self>> {
+        let root = root.into();
+        if !root.is_dir() {
+            fs::create_dir_all(&root)?;
+            let root = fs::canonicalize(&root)?;
+            if let Some(parent) = root.parent() {
+                sync_dir(parent)?;
+            }
+        }
+        Ok(Arc::new(Self { root }))
+    }
+
+    /// Where it lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Only plain relative paths: nothing may reach out of the root.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        if plain {
+            Ok(self.root.join(path))
+        } else {
+            let message = format!("{} is not a plain relative path", path.display());
+            Err(io::Error::new(ErrorKind::InvalidInput, message))
+        }
+    }
+}
+
+impl Disk for MappedDisk {
+    fn create(&self, path: &Path, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(self.resolve(path)?)?;
+        Ok(Arc::new(MappedFile::new(file, 0, capacity)))
+    }
+
+    fn open(&self, path: &Path, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.resolve(path)?)?;
+        let written = file.metadata()?.len();
+        Ok(Arc::new(MappedFile::new(file, written, capacity.max(written))))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(self.resolve(path)?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(self.resolve(from)?, self.resolve(to)?)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(self.resolve(path)?)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(self.resolve(path)?) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.resolve(dir)?) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(&self.resolve(dir)?)
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    OpenOptions::new().read(true).open(dir)?.sync_all()
+}
+
+/// An open file and, once it was asked for a slice, its map.
+struct MappedFile {
+    file: File,
+    /// Invariant: the file has at least this many bytes. Only grows.
+    written: AtomicU64,
+    capacity: u64,
+    map: OnceLock<Bytes>,
+}
+
+impl std::fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MappedFile")
+            .field("file", &self.file)
+            .field("written", &self.written)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps a map alive for as long as any slice of it.
+struct Owner(Mmap);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl MappedFile {
+    fn new(file: File, written: u64, capacity: u64) -> Self {
+        Self { file, written: AtomicU64::new(written), capacity, map: OnceLock::new() }
+    }
+
+    fn map(&self) -> io::Result<&Bytes> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
+        let length = usize::try_from(self.capacity)
+            .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "capacity exceeds the memory"))?;
+        // SAFETY: the map is read-only and shared; `slice` hands out only bytes below `written`,
+        // which lie within the file, and no code of ours shortens a file or writes a position
+        // twice while a reader may hold it (see the invariants of this module and of `disk`).
+        // That no other program does either is what `DirLock` is for.
+        let map = unsafe { MmapOptions::new().len(length).map(&self.file)? };
+        // Two first readers may race here; the loser's map is dropped.
+        Ok(self.map.get_or_init(|| Bytes::from_owner(Owner(map))))
+    }
+}
+
+impl DiskFile for MappedFile {
+    fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let end = super::check_write(position, length, self.capacity)?;
+        let mut parts = parts.to_vec();
+        let mut rest = parts.as_mut_slice();
+        let mut at = position;
+        // Drops empty parts, so that a write of 0 bytes below always means that nothing was taken.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let some = &rest[..rest.len().min(PARTS_MAX)];
+            match rustix::io::pwritev(&self.file, some, at) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    at += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.written.fetch_max(end, Ordering::Release);
+        Ok(())
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn start_write_back(&self, range: Range<u64>) {
+        let (Ok(offset), Ok(length)) =
+            (i64::try_from(range.start), i64::try_from(range.end.saturating_sub(range.start)))
+        else {
+            return;
+        };
+        if length == 0 {
+            return; // to the kernel, 0 means "to the end"
+        }
+        let descriptor = self.file.as_raw_fd();
+        // SAFETY: the descriptor is open for as long as `self.file` lives, and the call touches no
+        // memory of ours. It is advice: the sync that follows reports what it meets.
+        let _ = unsafe {
+            libc::sync_file_range(descriptor, offset, length, libc::SYNC_FILE_RANGE_WRITE)
+        };
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn slice(&self, range: Range<u64>) -> io::Result<Bytes> {
+        super::check_slice(&range, self.written.load(Ordering::Acquire), self.capacity)?;
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        // Fits: the end is at most the capacity, which was mapped.
+        Ok(self.map()?.slice(range.start as usize..range.end as usize))
+    }
+}
+
+/// Why a disk could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("{} is in use by another broker", .0.display())]
+    InUse(PathBuf),
+    /// The lock file could not be opened or locked.
+    #[error("cannot lock {}: {source}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The right to be the only broker on a disk; held as long as it lives, gone with the process.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Takes the lock of `root`, which must exist, without waiting.
+    pub fn acquire(root: &Path) -> Result<Self, LockError> {
+        let path = root.join(LOCK_FILE);
+        let io = |source| LockError::Io { path: root.to_path_buf(), source };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(LockError::InUse(root.to_path_buf())),
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> (tempfile::TempDir, Arc<MappedDisk>) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = MappedDisk::open(dir.path().join("data")).unwrap();
+        (dir, disk)
+    }
+
+    #[test]
+    fn later_appends_show_through_the_map() {
+        let (_dir, disk) = disk();
+        let file = disk.create(Path::new("a"), 1 << 20).unwrap();
+        file.write_at(0, &[IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cd")]).unwrap();
+        let first = file.slice(1..3).unwrap();
+        file.write_at(4, &[IoSlice::new(b"ef")]).unwrap();
+        assert_eq!(&first[..], b"bc");
+        assert_eq!(&file.slice(0..6).unwrap()[..], b"abcdef");
+        disk.remove(Path::new("a")).unwrap();
+        drop(file);
+        assert_eq!(&first[..], b"bc");
+    }
+
+    #[test]
+    fn nobody_sees_beyond_what_was_written() {
+        let (_dir, disk) = disk();
+        let file = disk.create(Path::new("a"), 8).unwrap();
+        file.write_at(0, &[IoSlice::new(b"abcd")]).unwrap();
+        for range in [0..5, 5..6, 8..9] {
+            assert_eq!(file.slice(range).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        assert_eq!(
+            file.write_at(6, &[IoSlice::new(b"abc")]).unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
+        // Found in the file, so it may be seen, though the capacity asked for is less.
+        let again = disk.open(Path::new("a"), 1).unwrap();
+        assert_eq!(&again.slice(0..4).unwrap()[..], b"abcd");
+    }
+
+    #[test]
+    fn a_write_of_many_parts_is_whole() {
+        let (_dir, disk) = disk();
+        let file = disk.create(Path::new("a"), 1 << 20).unwrap();
+        let bytes: Vec<u8> = (0..3000u32).map(|i| i as u8).collect();
+        let parts: Vec<IoSlice<'_>> = bytes.chunks(1).map(IoSlice::new).collect();
+        file.write_at(10, &parts).unwrap();
+        file.sync().unwrap();
+        file.start_write_back(0..3010);
+        let mut read = vec![0; 4000];
+        assert_eq!(file.read_at(10, &mut read).unwrap(), 3000);
+        assert_eq!(read[..3000], bytes);
+        assert_eq!(&file.slice(10..3010).unwrap()[..], &bytes[..]);
+    }
+
+    #[test]
+    fn directories() {
+        let (_dir, disk) = disk();
+        disk.create_dir(Path::new("x/y")).unwrap();
+        disk.create_dir(Path::new("x/y")).unwrap();
+        disk.create(Path::new("x/y/2"), 0).unwrap();
+        disk.create(Path::new("x/y/1"), 0).unwrap();
+        let there = disk.create(Path::new("x/y/1"), 0).unwrap_err();
+        assert_eq!(there.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(disk.list(Path::new("x/y")).unwrap(), ["1", "2"]);
+        disk.rename(Path::new("x/y/1"), Path::new("x/y/3")).unwrap();
+        disk.sync_dir(Path::new("x/y")).unwrap();
+        disk.sync_dir(Path::new("")).unwrap();
+        assert_eq!(disk.list(Path::new("x/y")).unwrap(), ["2", "3"]);
+        assert_eq!(disk.open(Path::new("x/y/1"), 0).unwrap_err().kind(), ErrorKind::NotFound);
+        disk.remove_dir(Path::new("x")).unwrap();
+        disk.remove_dir(Path::new("x")).unwrap();
+        assert!(disk.list(Path::new("x/y")).unwrap().is_empty());
+        for outside in ["/etc", "../a", "x/../../a"] {
+            let error = disk.list(Path::new(outside)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{outside}");
+        }
+    }
+
+    #[test]
+    fn the_second_broker_is_refused() {
+        let (_dir, disk) = disk();
+        let lock = DirLock::acquire(disk.root()).unwrap();
+        let refused = DirLock::acquire(disk.root()).unwrap_err();
+        assert!(refused.to_string().ends_with("is in use by another broker"));
+        drop(lock);
+        DirLock::acquire(disk.root()).unwrap();
+    }
+}
