@@ -5,12 +5,12 @@
 use std::fmt;
 
 macro_rules! error_codes {
-    ($($variant:ident = $code:literal, $name:literal, $retriable:literal;)*) => {
+    ($($(#[$attribute:meta])* $variant:ident = $code:literal, $name:literal, $retriable:literal;)*) => {
         /// What a response says went wrong.
         #[repr(i16)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
-            $(#[doc = concat!("`", $name, "`")] $variant = $code,)*
+            $(#[doc = concat!("`", $name, "`")] $(#[$attribute])* $variant = $code,)*
         }
 
         impl ErrorCode {
@@ -44,7 +44,7 @@ macro_rules! error_codes {
 
 error_codes! {
     UnknownServerError = -1, "UNKNOWN_SERVER_ERROR", false;
-    None = 0, "NONE", false;
+    #[default] None = 0, "NONE", false;
     OffsetOutOfRange = 1, "OFFSET_OUT_OF_RANGE", false;
     CorruptMessage = 2, "CORRUPT_MESSAGE", true;
     UnknownTopicOrPartition = 3, "UNKNOWN_TOPIC_OR_PARTITION", true;

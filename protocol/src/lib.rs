@@ -4,8 +4,13 @@
 //! number; everything is a function of the bytes handed in. Bytes from the network never make it
 //! panic: a parser answers an error.
 
+#![forbid(unsafe_code)]
+
+pub mod api;
 pub mod error_code;
+pub mod frame;
 pub mod ids;
+pub mod messages;
 pub mod record;
 
 pub use error_code::ErrorCode;

@@ -23,6 +23,7 @@ pub mod compression;
 pub mod control;
 #[allow(clippy::module_inception)] // `record::record` is one record of `record`s.
 pub mod record;
+pub mod validate;
 pub mod varint;
 
 pub use batch::{Attributes, BatchError, BatchHeader, TimestampType};
@@ -30,3 +31,4 @@ pub use builder::{BatchBuilder, BatchFields};
 pub use compression::Codec;
 pub use control::{EndTxnMarker, InternalBatch, InternalKind, TransactionResult};
 pub use record::{Header, Headers, Record, RecordError, Records};
+pub use validate::{Rejected, Scratch, Validated, ValidationRules, validate};
