@@ -1,1 +1,8 @@
 //! The broker: sockets, replication, coordinators, the controller and the command line.
+
+pub mod clock;
+pub mod connection;
+pub mod fetch_sessions;
+pub mod logging;
+pub mod metrics;
+pub mod server;

@@ -1,0 +1,497 @@
+//! One client connection: frames in, requests started in order, responses out in order.
+//!
+//! ```text
+//!            decode           ordered half            rest, one at a time at the head
+//! socket ──▶ buffer ──▶ [ starting: 0..1 ] ──▶ [ waiting: 0..=PIPELINE_MAX ] ──▶ [ outgoing ] ──▶ socket
+//! ```
+//!
+//! * A request begins only when the one before it has fixed its order: a Produce once its batches
+//!   are in the log, a Fetch once its session is settled. The rest of a Produce or Fetch (quorum,
+//!   long poll) overlaps with what follows; every other request begins when all before it are done.
+//! * Responses leave in request order. Only the head of `waiting` is polled: what lies behind it
+//!   cannot leave earlier, and completes on its own.
+//! * Everything is bounded: frames stay in the buffer until they may begin, so a client that sends
+//!   without reading, or reads slower than it asks, stops being read.
+//! * A request that panics, or that cannot be answered, ends this connection alone, after the
+//!   responses before it.
+//!
+//! The service behind is a port, [`Service`], so that this file knows no API but the frame. Nothing
+//! here survives the connection. All of it runs in the one task of the connection: no lock, no
+//! channel.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use vltava_protocol::frame::FrameDecoder;
+use vltava_protocol::messages::ResponseFrame;
+
+/// Most requests begun and unanswered at once.
+pub const PIPELINE_MAX: usize = 64;
+/// While this many response bytes wait for the client to read, nothing new begins or completes.
+/// One response may exceed it, by the Fetch limits.
+pub const OUTGOING_BYTES_MAX: usize = 4 << 20;
+/// Room a new read buffer has: many small frames arrive with one system call.
+const READ_BYTES: usize = 64 << 10;
+/// Least room worth a system call; with less left a new buffer is taken.
+const READ_ROOM_MIN: usize = 4 << 10;
+/// Most slices of one `writev`, Linux's `IOV_MAX` is far above; more gives nothing.
+const WRITE_SLICES_MAX: usize = 64;
+/// How long a connection that is told to end may take to answer what has begun.
+pub const DRAIN_MS_MAX: u64 = 5_000;
+
+/// A boxed future of a connection's task.
+pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What stands behind a connection and answers its requests.
+pub trait Service: Send + 'static {
+    /// Begins the request in `frame` (header and body, without the length). `None` when it must
+    /// wait until everything begun before it is done; it is then offered again, with `idle` true.
+    /// With `idle` true it begins in any case.
+    fn begin(&mut self, frame: &Bytes, idle: bool) -> Option<Boxed<Stage>>;
+}
+
+/// How far a begun request has come.
+pub enum Stage {
+    /// Done.
+    Done(Reply),
+    /// Its order is fixed: the next request may begin while this rest waits.
+    Ordered(Boxed<Reply>),
+}
+
+/// What a request leaves behind.
+pub enum Reply {
+    /// A response.
+    Frame(ResponseFrame),
+    /// No response, as for a Produce with acks 0.
+    Silent,
+    /// The connection closes after the responses before this one; says why.
+    Close(CloseCause),
+}
+
+/// Why the server closes a connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseCause {
+    /// The length prefix is outside the bounds.
+    #[error("bad frame: {0}")]
+    Frame(String),
+    /// The request header cannot be read, or names a key or version that is not served.
+    #[error("bad request header: {0}")]
+    Header(String),
+    /// The request body cannot be read.
+    #[error("malformed {api} request: {detail}")]
+    Malformed {
+        /// Name of the API.
+        api: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A response could not be encoded: a defect of ours.
+    #[error("response of {api} cannot be encoded: {detail}")]
+    Encode {
+        /// Name of the API.
+        api: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A Produce with acks 0 failed; closing is the only way to tell.
+    #[error("produce without acknowledgment failed: {0}")]
+    Unacknowledged(String),
+    /// A handler panicked: a defect of ours.
+    #[error("request panicked: {0}")]
+    Panicked(String),
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client closed it.
+    ByClient,
+    /// Nothing moved for `connections.max.idle.ms`.
+    Idle,
+    /// The server shuts down.
+    Shutdown,
+    /// The server closed it.
+    Closed(CloseCause),
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+/// What a connection is told at birth.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionConfig {
+    /// Largest request, `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`; `None` keeps idle connections.
+    pub idle_max: Option<Duration>,
+}
+
+/// One connection over a stream `S`, a socket or a test's pipe.
+pub struct Connection<S, V> {
+    socket: S,
+    service: V,
+    decoder: FrameDecoder,
+    incoming: BytesMut,
+    /// A whole frame that waits until everything before it is done.
+    parked: Option<Bytes>,
+    starting: Option<Boxed<Stage>>,
+    waiting: VecDeque<Boxed<Reply>>,
+    outgoing: Outgoing,
+    /// Whether frames may still begin: not behind a request that closes the connection.
+    accepting: bool,
+    /// No more is read; this is how it ends once all that has begun is answered.
+    ending: Option<Ended>,
+    idle: Option<IdleTimer>,
+    shutdown: Boxed<()>,
+}
+
+struct IdleTimer {
+    max: Duration,
+    /// When bytes last moved. The sleep is only moved when it fires: it is cheap to be early.
+    active: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// Response parts that the socket has not taken.
+#[derive(Default)]
+struct Outgoing {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl<S, V> Connection<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service,
+{
+    /// A connection that serves `socket` until it ends or `shutdown` completes.
+    pub fn new(
+        socket: S,
+        service: V,
+        config: ConnectionConfig,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self {
+            socket,
+            service,
+            decoder: FrameDecoder::new(config.request_bytes_max),
+            incoming: BytesMut::new(),
+            parked: None,
+            starting: None,
+            waiting: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            accepting: true,
+            ending: None,
+            idle: config.idle_max.map(|max| IdleTimer {
+                max,
+                active: Instant::now(),
+                sleep: Box::pin(tokio::time::sleep(max)),
+            }),
+            shutdown: Box::pin(shutdown),
+        }
+    }
+
+    /// Serves to the end. Dropping the future closes the connection at once: appended batches
+    /// stay appended, unsent responses are lost.
+    pub async fn serve(mut self) -> Ended {
+        let told = poll_fn(|cx| self.poll_until_told(cx)).await;
+        if !matches!(told, Ended::Shutdown) {
+            return told;
+        }
+        // Begin nothing more, answer what has begun, within a bound.
+        self.accepting = false;
+        self.ending = Some(Ended::Shutdown);
+        let drained = poll_fn(|cx| self.poll_serve(cx));
+        let limit = Duration::from_millis(DRAIN_MS_MAX);
+        tokio::time::timeout(limit, drained).await.unwrap_or(Ended::Shutdown)
+    }
+
+    fn poll_until_told(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.shutdown.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ended::Shutdown);
+        }
+        self.poll_serve(cx)
+    }
+
+    /// Goes round as long as anything moves. Ends within the task's budget: the socket's halves
+    /// take part in cooperative scheduling and turn pending when it is used up.
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            let mut moved = self.poll_begin(cx);
+            moved |= self.poll_waiting(cx);
+            match self.poll_write(cx) {
+                Ok(wrote) => moved |= wrote,
+                Err(error) => return Poll::Ready(Ended::Failed(error)),
+            }
+            moved |= self.poll_read(cx);
+            if !moved {
+                break;
+            }
+        }
+        // Nothing moved, so no frame that could begin is left in the buffer.
+        if self.is_quiet()
+            && let Some(ended) = self.ending.take()
+        {
+            return Poll::Ready(ended);
+        }
+        if self.poll_idle(cx).is_ready() {
+            return Poll::Ready(Ended::Idle);
+        }
+        Poll::Pending
+    }
+
+    /// Whether no request is under way and no response unsent.
+    fn is_quiet(&self) -> bool {
+        self.starting.is_none() && self.waiting.is_empty() && self.outgoing.bytes == 0
+    }
+
+    /// Moves the request that is fixing its order, and begins those behind it.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        loop {
+            if let Some(starting) = self.starting.as_mut() {
+                match guarded(|| starting.as_mut().poll(cx)) {
+                    Ok(Poll::Pending) => return moved,
+                    Ok(Poll::Ready(Stage::Done(Reply::Close(cause)))) => {
+                        self.starting = None;
+                        self.close_in_order(cause);
+                    }
+                    Ok(Poll::Ready(Stage::Done(reply))) if self.waiting.is_empty() => {
+                        self.starting = None;
+                        self.finish(reply);
+                    }
+                    Ok(Poll::Ready(Stage::Done(reply))) => {
+                        self.starting = None;
+                        self.waiting.push_back(Box::pin(std::future::ready(reply)));
+                    }
+                    Ok(Poll::Ready(Stage::Ordered(rest))) => {
+                        self.starting = None;
+                        self.waiting.push_back(rest);
+                    }
+                    Err(panic) => {
+                        self.starting = None;
+                        self.close_in_order(CloseCause::Panicked(panic));
+                    }
+                }
+                moved = true;
+            }
+            if self.waiting.len() >= PIPELINE_MAX || self.outgoing.is_full() {
+                return moved;
+            }
+            let Some(frame) = self.next_frame() else {
+                return moved;
+            };
+            let idle = self.waiting.is_empty();
+            match guarded(|| self.service.begin(&frame, idle)) {
+                Ok(Some(begun)) => self.starting = Some(begun),
+                Ok(None) => {
+                    assert!(!idle, "an idle connection's request begins");
+                    self.parked = Some(frame);
+                    return moved;
+                }
+                Err(panic) => self.close_in_order(CloseCause::Panicked(panic)),
+            }
+            moved = true;
+        }
+    }
+
+    /// The frame that is next in order, if it is whole.
+    fn next_frame(&mut self) -> Option<Bytes> {
+        if !self.accepting {
+            return None;
+        }
+        if let Some(frame) = self.parked.take() {
+            return Some(frame);
+        }
+        match self.decoder.decode(&mut self.incoming) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.close_in_order(CloseCause::Frame(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Completes the waiting requests from the head on.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !self.outgoing.is_full()
+            && let Some(head) = self.waiting.front_mut()
+        {
+            let reply = match guarded(|| head.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => break,
+                Ok(Poll::Ready(reply)) => reply,
+                Err(panic) => Reply::Close(CloseCause::Panicked(panic)),
+            };
+            self.waiting.pop_front();
+            self.finish(reply);
+            moved = true;
+        }
+        moved
+    }
+
+    /// Takes the reply of the oldest request.
+    fn finish(&mut self, reply: Reply) {
+        match reply {
+            Reply::Frame(frame) => self.outgoing.push(frame),
+            Reply::Silent => {}
+            Reply::Close(cause) => {
+                // What was begun behind it is not answered; what was before it is on its way.
+                self.abandon(Ended::Closed(cause));
+            }
+        }
+    }
+
+    /// Closes after the responses of everything begun before; nothing more begins.
+    fn close_in_order(&mut self, cause: CloseCause) {
+        self.accepting = false;
+        self.waiting.push_back(Box::pin(std::future::ready(Reply::Close(cause))));
+    }
+
+    /// Drops all requests under way and ends.
+    fn abandon(&mut self, ended: Ended) {
+        self.accepting = false;
+        self.starting = None;
+        self.waiting.clear();
+        self.ending = Some(ended);
+    }
+
+    /// Writes what waits, many responses with one system call.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut moved = false;
+        while self.outgoing.bytes > 0 {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+            let count = self.outgoing.fill(&mut slices);
+            let written =
+                match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count])? {
+                    Poll::Pending => return Ok(moved),
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(written) => written,
+                };
+            self.outgoing.advance(written);
+            self.touch();
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Reads when the buffer holds no frame that could begin; everything that has arrived, up to
+    /// the room there is.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let wanted = self.ending.is_none()
+            && self.accepting
+            && self.parked.is_none()
+            && self.waiting.len() < PIPELINE_MAX
+            && !self.outgoing.is_full()
+            && self.starting.is_none();
+        if !wanted {
+            return false;
+        }
+        let missing = self.decoder.missing(&self.incoming);
+        if self.incoming.capacity() - self.incoming.len() < missing.max(READ_ROOM_MIN) {
+            self.incoming.reserve(missing.max(READ_BYTES));
+        }
+        let read = pin!(self.socket.read_buf(&mut self.incoming)).poll(cx);
+        match read {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => self.ending = Some(Ended::ByClient),
+            Poll::Ready(Ok(_)) => self.touch(),
+            Poll::Ready(Err(error)) => {
+                // Reset by the peer: nobody reads the answers.
+                self.outgoing = Outgoing::default();
+                self.abandon(Ended::Failed(error));
+            }
+        }
+        true
+    }
+
+    fn touch(&mut self) {
+        if let Some(idle) = &mut self.idle {
+            idle.active = Instant::now();
+        }
+    }
+
+    /// Ready when no byte has moved for too long and no request is under way; unread responses do
+    /// not keep a connection.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let busy = self.starting.is_some() || !self.waiting.is_empty();
+        let Some(idle) = &mut self.idle else {
+            return Poll::Pending;
+        };
+        while idle.sleep.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if busy {
+                idle.active = now;
+            }
+            let end = idle.active + idle.max;
+            if end <= now {
+                return Poll::Ready(());
+            }
+            idle.sleep.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
+}
+
+impl Outgoing {
+    fn is_full(&self) -> bool {
+        self.bytes >= OUTGOING_BYTES_MAX
+    }
+
+    fn push(&mut self, frame: ResponseFrame) {
+        for part in frame.into_parts() {
+            if !part.is_empty() {
+                self.bytes += part.len();
+                self.parts.push_back(part);
+            }
+        }
+    }
+
+    /// Fills `slices` from the front; how many there are.
+    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let count = self.parts.len().min(slices.len());
+        for (slice, part) in slices.iter_mut().zip(&self.parts) {
+            *slice = IoSlice::new(part);
+        }
+        count
+    }
+
+    /// Drops `written` bytes from the front.
+    fn advance(&mut self, mut written: usize) {
+        assert!(written <= self.bytes, "the socket takes what it was given");
+        self.bytes -= written;
+        while written > 0 {
+            let head = self.parts.front_mut().expect("bytes counts the parts");
+            if head.len() > written {
+                head.advance(written);
+                return;
+            }
+            written -= head.len();
+            self.parts.pop_front();
+        }
+    }
+}
+
+/// Runs a piece of a request; its panic becomes a text. State shared with other connections is
+/// behind locks that do not poison and whose sections do not panic half-way (an assert there ends
+/// the partition's group, not the node).
+fn guarded<T>(piece: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(piece)).map_err(|payload| panic_text(payload.as_ref()))
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("of unknown kind").to_owned()
+}
+
+#[cfg(test)]
+mod tests;

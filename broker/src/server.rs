@@ -1,0 +1,262 @@
+//! The Kafka listener: accepts connections, keeps their number, ends them all.
+//!
+//! One task accepts, one task serves each connection; the accepting task owns and joins the
+//! others. What a connection serves is a [`Service`] that `make` builds for each, so that this file
+//! knows no handler. Out of descriptors is survived: accepting pauses, connections go on.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinHandle, JoinSet};
+use tracing::{debug, error, info, warn};
+
+use crate::connection::{Connection, ConnectionConfig, DRAIN_MS_MAX, Ended, Service};
+use crate::metrics::ConnectionMetrics;
+
+/// Connections the kernel completes before they are accepted.
+const BACKLOG: u32 = 1024;
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE_MS: u64 = 100;
+/// Most characters of a client id that a log line shows.
+const CLIENT_ID_CHARS_MAX: usize = 100;
+
+/// What the listener is told.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerConfig {
+    /// What each connection is told.
+    pub connection: ConnectionConfig,
+    /// `max.connections`.
+    pub connections_max: usize,
+    /// `max.connections.per.ip`.
+    pub connections_per_ip_max: usize,
+}
+
+/// The other end of a connection, for log lines and handlers.
+#[derive(Debug)]
+pub struct Peer {
+    /// Number of the connection since the start of the process.
+    pub connection: u64,
+    /// Where it comes from.
+    pub addr: SocketAddr,
+    /// The address it reached us at.
+    pub local: SocketAddr,
+    client_id: OnceLock<Box<str>>,
+}
+
+/// Tells everything begun that the server wants to end. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+/// A running listener. Dropping it aborts its connections; [`Self::shutdown`] lets them finish.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    end: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+/// Binds `addr`, so that a port in use is known before anything else has begun. Port 0 takes a
+/// free one.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a former process in TIME_WAIT do not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+impl Peer {
+    /// A peer whose client id is not known yet.
+    pub fn new(connection: u64, addr: SocketAddr, local: SocketAddr) -> Self {
+        Self { connection, addr, local, client_id: OnceLock::new() }
+    }
+
+    /// Remembers the client id of the first request that names one.
+    pub fn introduce(&self, client_id: &str) {
+        if self.client_id.get().is_none() {
+            let shown: String = client_id.chars().take(CLIENT_ID_CHARS_MAX).collect();
+            let _ = self.client_id.set(shown.into());
+        }
+    }
+
+    /// The client id, or nothing.
+    pub fn client_id(&self) -> &str {
+        self.client_id.get().map_or("", |id| id)
+    }
+}
+
+impl Shutdown {
+    /// Completes when the server wants to end, also when it is gone.
+    pub async fn requested(&self) {
+        let mut told = self.0.clone();
+        // An error says that the sender is dropped: that is an end as well.
+        let _ = told.wait_for(|end| *end).await;
+    }
+}
+
+impl Server {
+    /// Serves `listener`; each connection with what `make` builds for it.
+    pub fn start<V: Service>(
+        listener: TcpListener,
+        config: ServerConfig,
+        metrics: ConnectionMetrics,
+        make: impl Fn(Arc<Peer>, Shutdown) -> V + Send + 'static,
+    ) -> io::Result<Self> {
+        let addr = listener.local_addr()?;
+        let (end, told) = watch::channel(false);
+        let shutdown = Shutdown(told);
+        let acceptor = Acceptor {
+            config,
+            metrics,
+            shutdown: shutdown.clone(),
+            connections: JoinSet::new(),
+            addresses: HashMap::new(),
+            per_ip: HashMap::new(),
+            accepted: 0,
+        };
+        let accepting = tokio::spawn(acceptor.run(listener, make));
+        Ok(Self { addr, end, accepting })
+    }
+
+    /// The address listened on, with the real port.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops accepting and reading, answers what has begun, within
+    /// [`DRAIN_MS_MAX`], and returns when all connections are closed.
+    pub async fn shutdown(self) {
+        let _ = self.end.send(true);
+        if let Err(failure) = self.accepting.await {
+            error!(%failure, "the accepting task failed");
+        }
+    }
+}
+
+/// The accepting task.
+struct Acceptor {
+    config: ServerConfig,
+    metrics: ConnectionMetrics,
+    shutdown: Shutdown,
+    connections: JoinSet<()>,
+    addresses: HashMap<Id, IpAddr>,
+    per_ip: HashMap<IpAddr, usize>,
+    accepted: u64,
+}
+
+impl Acceptor {
+    async fn run<V: Service>(
+        mut self,
+        listener: TcpListener,
+        make: impl Fn(Arc<Peer>, Shutdown) -> V + Send,
+    ) {
+        let shutdown = self.shutdown.clone();
+        let mut told = std::pin::pin!(shutdown.requested());
+        loop {
+            tokio::select! {
+                () = &mut told => break,
+                Some(ended) = self.connections.join_next_with_id() => {
+                    self.forget(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, addr)) => self.admit(socket, addr, &make),
+                    Err(error) => pause_after(&error).await,
+                },
+            }
+        }
+        drop(listener);
+        info!(connections = self.connections.len(), "draining client connections");
+        let drained = async { while self.connections.join_next().await.is_some() {} };
+        // Each connection bounds its own drain; this bound is for one that cannot even do that.
+        let limit = Duration::from_millis(2 * DRAIN_MS_MAX);
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            warn!("client connections did not drain in time");
+            self.connections.shutdown().await;
+        }
+    }
+
+    fn admit<V: Service>(
+        &mut self,
+        socket: TcpStream,
+        addr: SocketAddr,
+        make: &impl Fn(Arc<Peer>, Shutdown) -> V,
+    ) {
+        let of_ip = self.per_ip.get(&addr.ip()).copied().unwrap_or(0);
+        if self.connections.len() >= self.config.connections_max
+            || of_ip >= self.config.connections_per_ip_max
+        {
+            self.metrics.refused.inc();
+            debug!(peer = %addr, "connection refused: too many");
+            return;
+        }
+        let set_up = socket.set_nodelay(true).and_then(|()| socket.local_addr());
+        let local = match set_up {
+            Ok(local) => local,
+            Err(error) => {
+                debug!(peer = %addr, %error, "connection gone before it was served");
+                return;
+            }
+        };
+        self.accepted += 1;
+        self.metrics.accepted.inc();
+        self.metrics.open.inc();
+        let peer = Arc::new(Peer::new(self.accepted, addr, local));
+        let service = make(Arc::clone(&peer), self.shutdown.clone());
+        let shutdown = self.shutdown.clone();
+        let told = async move { shutdown.requested().await };
+        let connection = Connection::new(socket, service, self.config.connection, told);
+        let metrics = self.metrics.clone();
+        let task = self.connections.spawn(async move {
+            let ended = connection.serve().await;
+            report(&peer, &ended, &metrics);
+        });
+        self.addresses.insert(task.id(), addr.ip());
+        *self.per_ip.entry(addr.ip()).or_default() += 1;
+    }
+
+    fn forget(&mut self, connection: Id) {
+        self.metrics.open.dec();
+        let ip = self.addresses.remove(&connection).expect("every task was entered");
+        let count = self.per_ip.get_mut(&ip).expect("an address is counted while it has a task");
+        *count -= 1;
+        if *count == 0 {
+            self.per_ip.remove(&ip);
+        }
+    }
+}
+
+fn report(peer: &Peer, ended: &Ended, metrics: &ConnectionMetrics) {
+    let (addr, client_id) = (peer.addr, peer.client_id());
+    match ended {
+        Ended::Closed(cause) => {
+            metrics.closed_for_cause.inc();
+            warn!(peer = %addr, client_id, %cause, "connection closed");
+        }
+        Ended::Failed(error) => debug!(peer = %addr, client_id, %error, "connection failed"),
+        Ended::Idle => debug!(peer = %addr, client_id, "connection closed: idle"),
+        Ended::ByClient | Ended::Shutdown => debug!(peer = %addr, client_id, "connection ended"),
+    }
+}
+
+/// An accept fails for the one connection, or for want of something: then a pause lets others end.
+async fn pause_after(error: &io::Error) {
+    let of_one = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+    ];
+    if of_one.contains(&error.kind()) {
+        debug!(%error, "connection gone before it was accepted");
+        return;
+    }
+    warn!(%error, "cannot accept connections, trying again");
+    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use vltava_protocol::messages::{ApiKey, HeartbeatResponse, encode_response};
+
+use super::*;
+use crate::connection::{Boxed, Reply, Stage};
+
+/// Answers every request with a Heartbeat response.
+struct Echo;
+
+impl Service for Echo {
+    fn begin(&mut self, _: &Bytes, _: bool) -> Option<Boxed<Stage>> {
+        let response = HeartbeatResponse::default();
+        let frame = encode_response(7, ApiKey::Heartbeat, 0, &response).unwrap();
+        Some(Box::pin(async move { Stage::Done(Reply::Frame(frame)) }))
+    }
+}
+
+fn start(connections_max: usize, connections_per_ip_max: usize) -> (Server, ConnectionMetrics) {
+    let connection = ConnectionConfig { request_bytes_max: 1000, idle_max: None };
+    let config = ServerConfig { connection, connections_max, connections_per_ip_max };
+    let metrics = ConnectionMetrics::default();
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (Server::start(listener, config, metrics.clone(), |_, _| Echo).unwrap(), metrics)
+}
+
+/// Whether a new connection is served; it stays open with its socket.
+async fn connect(server: &Server) -> (TcpStream, bool) {
+    let mut socket = TcpStream::connect(server.addr()).await.unwrap();
+    socket.write_all(&[0, 0, 0, 1, 9]).await.unwrap();
+    let mut response = [0; 10];
+    let served = socket.read_exact(&mut response).await.is_ok();
+    (socket, served)
+}
+
+#[tokio::test]
+async fn connections_over_a_limit_are_refused_and_room_comes_back() {
+    for (most, per_ip) in [(2, 100), (100, 2)] {
+        let (server, metrics) = start(most, per_ip);
+        let (first, served) = connect(&server).await;
+        assert!(served);
+        let (_second, served) = connect(&server).await;
+        assert!(served);
+        assert!(!connect(&server).await.1);
+        assert_eq!(metrics.refused.get(), 1);
+        drop(first);
+        // The end of the first is noticed on the way: the accepting task handles both.
+        while !connect(&server).await.1 {}
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn shutdown_closes_idle_connections_and_the_port() {
+    let (server, _) = start(10, 10);
+    let addr = server.addr();
+    let (mut socket, _) = connect(&server).await;
+    server.shutdown().await;
+    assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(TcpStream::connect(addr).await.is_err());
+    assert!(bind(addr).is_ok(), "the port is free at once");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_at_bind() {
+    let (server, _) = start(10, 10);
+    assert_eq!(bind(server.addr()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    server.shutdown().await;
+}
+
+#[test]
+fn log_lines_show_a_bounded_client_id() {
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let peer = Peer::new(1, addr, addr);
+    assert_eq!(peer.client_id(), "");
+    peer.introduce(&"x".repeat(1000));
+    peer.introduce("second");
+    assert_eq!(peer.client_id().len(), CLIENT_ID_CHARS_MAX);
+}
