@@ -14,3 +14,8 @@ pub mod messages;
 pub mod record;
 
 pub use error_code::ErrorCode;
+
+/// Hostile counts reserve memory that the system's allocator may refuse: see [`messages`].
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
