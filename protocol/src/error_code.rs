@@ -5,7 +5,10 @@
 use std::fmt;
 
 macro_rules! error_codes {
-    ($($(#[$attribute:meta])* $variant:ident = $code:literal, $name:literal, $retriable:literal;)*) => {
+    ($(
+        $(#[$attribute:meta])*
+        $variant:ident = $code:literal, $name:literal, $retriable:literal;
+    )*) => {
         /// What a response says went wrong.
         #[repr(i16)]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

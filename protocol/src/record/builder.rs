@@ -13,7 +13,8 @@ use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Times
 
 /// Most bytes of records that a builder takes; the caller closes its batches long before.
 pub const BUILDER_BYTES_MAX: usize = 1 << 30;
-const _: () = assert!(BUILDER_BYTES_MAX < i32::MAX as usize / 3 * 2); // an incompressible payload grows
+// A codec makes an incompressible payload a little longer, and the length must fit an `i32`.
+const _: () = assert!(BUILDER_BYTES_MAX < i32::MAX as usize / 3 * 2);
 
 /// What stands in the header beside what follows from the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 //! A **marker** is Kafka's: one record, key `{version i16 = 0, type i16: 0 abort, 1 commit}`, value
 //! `{version i16 = 0, coordinator_epoch i32}` (`EndTransactionMarker`).
 //!
-//! An **internal batch** is a Raft entry that carries no records: a no-op, a change of membership, a
-//! new log start, a fence. It lies in the segment like any other batch but spans no offset, and no
-//! client ever receives it. It is a function of place, kind and body alone, so that the bytes of all
-//! replicas agree:
+//! An **internal batch** is a Raft entry that carries no records: a no-op, a change of membership,
+//! a new log start, a fence. It lies in the segment like any other batch but spans no offset, and
+//! no client ever receives it. It is a function of place, kind and body alone, so that the bytes of
+//! all replicas agree:
 //!
 //! ```text
 //! header: control bit, last_offset_delta -1, timestamps 0, producer -1/-1/-1, record_count 0
