@@ -7,10 +7,20 @@
 
 pub mod bugs;
 pub mod disk;
+pub mod epochs;
 pub mod flush;
 pub mod ids;
+mod index;
+pub mod log;
 pub mod node;
 pub mod paths;
+pub mod producers;
+pub mod read_view;
+pub mod recovery;
+mod scan;
 pub mod segment;
 pub mod segment_header;
+mod segments;
+mod side_file;
+pub mod slice;
 pub mod state;

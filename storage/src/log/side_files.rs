@@ -1,0 +1,128 @@
+//! The files beside the segments: written when a segment is left and at a clean close.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use vltava_protocol::record::control::{InternalBatch, InternalKind};
+
+use super::{LogError, PartitionLog, ReadError, best_effort};
+use crate::disk::Disk;
+use crate::epochs::Epochs;
+use crate::flush::FlushItem;
+use crate::ids::{LogIndex, SegmentId};
+use crate::paths::{index_file_name, parse_producers_file_name, producers_file_name};
+use crate::producers::ProducerTable;
+use crate::scan::Access;
+use crate::segment::Segment;
+use crate::segments::walk_indexes;
+use crate::side_file;
+
+/// Producer snapshots kept at or before the commit, below which nothing is cut; older ones go.
+const COMMITTED_SNAPSHOTS_MAX: usize = 2;
+
+impl PartitionLog {
+    /// Writes the side files of the segments left before `active`, whose first batch is about to
+    /// become part of the log. Failures only cost a scan at the next start.
+    pub(super) fn write_side_files(&mut self, active: SegmentId) {
+        let left = self.left.partition_point(|left| left.header.id.segment < active);
+        for segment in self.left.drain(..left).collect::<Vec<_>>() {
+            segment.index.write().shrink();
+            best_effort(self.write_index(&segment), "writing an index", &self.dir);
+        }
+        best_effort(self.write_producers(), "writing a producer snapshot", &self.dir);
+    }
+
+    /// Writes the side files of the whole log, so that the next start scans nothing. Call it when
+    /// no more batches will come; the flusher then makes them durable.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        let mut left = std::mem::take(&mut self.left);
+        left.extend(self.segments.last().cloned());
+        for segment in &left {
+            self.write_index(segment)?;
+        }
+        self.write_producers()?;
+        Ok(())
+    }
+
+    fn write_index(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
+        let path = self.dir.join(index_file_name(segment.header.id.segment));
+        let bytes = segment.index.read().encode(&segment.header);
+        let file = side_file::write(&*self.disk, &path, &bytes)?;
+        self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
+        Ok(())
+    }
+
+    /// Writes producer state as of the end of the log, and removes snapshots that are not needed.
+    pub(super) fn write_producers(&mut self) -> io::Result<()> {
+        let last = self.last_index();
+        let bytes = self.producers.encode(last, self.epochs.last());
+        let path = self.dir.join(producers_file_name(last));
+        let file = side_file::write(&*self.disk, &path, &bytes)?;
+        self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
+        let snapshots = producer_snapshots(&*self.disk, &self.dir)?;
+        let committed = snapshots.iter().rev().filter(|index| **index <= self.committed);
+        for index in committed.skip(COMMITTED_SNAPSHOTS_MAX) {
+            self.disk.remove(&self.dir.join(producers_file_name(*index)))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the snapshots that include `from`, which was cut off.
+    pub(super) fn remove_snapshots(&self, from: LogIndex) -> io::Result<()> {
+        for index in producer_snapshots(&*self.disk, &self.dir)? {
+            if index >= from {
+                self.disk.remove(&self.dir.join(producers_file_name(index)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The producer snapshots of a directory, oldest first.
+fn producer_snapshots(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<LogIndex>> {
+    let mut indexes: Vec<LogIndex> =
+        disk.list(dir)?.iter().filter_map(|name| parse_producers_file_name(name)).collect();
+    indexes.sort_unstable();
+    Ok(indexes)
+}
+
+/// Producer state that includes the batch at `last`: the newest snapshot of this very log at or
+/// before it, and the headers since. One of another history, cut off since, is recognized: index
+/// and epoch name a batch and all before it.
+pub(crate) fn producers_as_of(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    segments: &[Arc<Segment>],
+    epochs: &Epochs,
+    last: LogIndex,
+) -> Result<ProducerTable, ReadError> {
+    let mut table = ProducerTable::default();
+    let mut from = segments[0].header.base_index;
+    let snapshots = producer_snapshots(&**disk, dir)?;
+    for index in snapshots.into_iter().rev().filter(|index| *index <= last) {
+        let path = dir.join(producers_file_name(index));
+        let body = side_file::read(&**disk, &path, ProducerTable::magic())?;
+        let Some((as_of, epoch, snapshot)) = body.and_then(ProducerTable::decode_body) else {
+            continue;
+        };
+        if as_of != index || epochs.at(index) != Some(epoch) || index.next() < from {
+            continue;
+        }
+        (table, from) = (snapshot, index.next());
+        break;
+    }
+    walk_indexes(segments, from..last.next(), Access::Pread, |batch, walker| {
+        table.apply(&batch.header, None);
+        if batch.header.is_internal() {
+            let bytes = walker.bytes(batch.position, batch.header.size())?;
+            if let Ok((InternalKind::Fence, body)) = InternalBatch::parse(&bytes)
+                && let Some((producer, epoch)) = InternalBatch::parse_fence(&body)
+            {
+                table.fence(producer, epoch);
+            }
+        }
+        Ok(true)
+    })?;
+    Ok(table)
+}

@@ -1,0 +1,607 @@
+//! Opens the log of a replica after a stop of any kind.
+//!
+//! The rule of truncation is all there is to it: among the segments of the row's generation, *a
+//! segment ends where a newer one begins*. Each is known from its index file as far as that goes
+//! and scanned from there: by headers below its durable place, checksums included above it. A bad
+//! batch above that place is a torn tail and ends the log; below it is damage, and the replica is to
+//! be fenced. Where something other than zeros lies behind the end, a new segment is started
+//! instead of ever writing over it. Everything found is synced before the log is handed out, since
+//! raft counts a recovered tail as persisted.
+//!
+//! **Segment ids only grow.** The next id is one more than the greatest name in the directory. That
+//! is safe without remembering ids: a file that the write-ahead set can name is removed only after
+//! a segment with a greater id is durable (a log always has a segment to write to, and it is the
+//! newest), and files of a generation that was never switched to are named by no record.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use vltava_protocol::ids::Offset;
+use vltava_protocol::record::batch::{BatchHeader, verify_crc};
+
+use crate::bugs::{Bug, planted};
+use crate::disk::Disk;
+use crate::epochs::Epochs;
+use crate::flush::{FlushItem, SegmentFile};
+use crate::ids::{FileId, Generation, LogIndex, Place, ReplicaId, SegmentId};
+use crate::index::{BatchStart, SegmentIndex};
+use crate::log::{
+    Durability, LogConfig, PartitionLog, Parts, ReadError, create_segment, internal_of,
+    log_start_forgotten, producers_as_of,
+};
+use crate::paths::{index_file_name, parse_segment_file_name, replica_dir, segment_path};
+use crate::scan::{Access, WalkError, Walker, read_at};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use crate::segment_header::HeaderError;
+use crate::segments::walk_indexes;
+use crate::side_file;
+use crate::state::ReplicaState;
+
+/// Bytes looked at, at once, for something other than zeros.
+const TAIL_CHUNK_BYTES: usize = 64 * 1024;
+
+/// What recovery found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RecoveryReport {
+    /// The last batch.
+    pub end_index: LogIndex,
+    /// The offset after the last record.
+    pub end_offset: Offset,
+    /// Bytes behind the end of the log that are no whole batch.
+    pub torn_bytes: u64,
+    /// Later segments that were dropped because the log ends before they begin.
+    pub dropped_segments: usize,
+    /// The row says that the log was committed up to here, and it ends before: a page-cache topic
+    /// lost its tail.
+    pub lost_commit: Option<LogIndex>,
+    /// Bytes that were scanned because no index covered them.
+    pub scanned_bytes: u64,
+}
+
+/// Why a log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The disk failed, or is full.
+    #[error("disk: {0}")]
+    Io(#[from] io::Error),
+    /// What was durable is not there any more. The replica must be fenced and replaced.
+    #[error("segment {segment} is damaged at position {position}: {reason}")]
+    Damaged {
+        /// The segment.
+        segment: SegmentId,
+        /// Bytes from its start.
+        position: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// A newer program wrote it.
+    #[error("segment {segment}: {error}")]
+    Newer {
+        /// The segment.
+        segment: SegmentId,
+        /// Which format.
+        error: HeaderError,
+    },
+}
+
+impl From<ReadError> for RecoverError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Io(error),
+            ReadError::Damaged { segment, position, reason } => {
+                Self::Damaged { segment, position, reason }
+            }
+            other => Self::Io(io::Error::new(io::ErrorKind::InvalidData, other)),
+        }
+    }
+}
+
+/// A segment file found in the directory.
+struct Found {
+    header: SegmentHeader,
+    file: Arc<SegmentFile>,
+    length: u64,
+}
+
+/// What the directory holds.
+#[derive(Default)]
+struct Directory {
+    /// Of the row's generation, by id.
+    segments: Vec<Found>,
+    /// Of other generations, or without a whole header.
+    leftovers: Vec<SegmentId>,
+    last_id: SegmentId,
+    last_generation: Generation,
+}
+
+/// A segment of the log, scanned.
+struct Recovered {
+    segment: Arc<Segment>,
+    file: Arc<SegmentFile>,
+    length: u64,
+    durable: u64,
+}
+
+/// How far a scan of one segment came.
+struct Scanned {
+    index: SegmentIndex,
+    /// Why it ended before the limit.
+    bad: Option<String>,
+    bytes: u64,
+}
+
+struct Recovery<'a> {
+    disk: Arc<dyn Disk>,
+    replica: ReplicaId,
+    config: LogConfig,
+    state: ReplicaState,
+    durable: &'a dyn Fn(SegmentId) -> u64,
+    report: RecoveryReport,
+    outbox: Vec<FlushItem>,
+}
+
+impl PartitionLog {
+    /// Opens the log of a replica whose row is `state`, after the write-ahead set has redone its
+    /// records. `durable` is what the set knows of this replica's files: below that position a
+    /// segment's bytes are on disk.
+    pub fn recover(
+        disk: Arc<dyn Disk>,
+        replica: ReplicaId,
+        config: LogConfig,
+        state: ReplicaState,
+        durable: &dyn Fn(SegmentId) -> u64,
+    ) -> Result<(Self, RecoveryReport), RecoverError> {
+        let report = RecoveryReport::default();
+        let outbox = Vec::new();
+        Recovery { disk, replica, config, state, durable, report, outbox }.run()
+    }
+}
+
+impl Recovery<'_> {
+    fn run(mut self) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
+        if log_start_forgotten() {
+            self.state.log_start.offset = Offset(0);
+        }
+        let mut directory = self.read_directory()?;
+        let mut next_id = directory.last_id.next();
+        let found = std::mem::take(&mut directory.segments);
+        let (kept, superseded) = self.effective(found);
+        if kept.is_empty() {
+            return self.start_again(&directory);
+        }
+        let (mut log, torn, dropped) = self.scan_all(kept)?;
+        self.sync(&log)?;
+        if torn || !dropped.is_empty() {
+            let end = log.last().expect("the first segment is kept").segment.index.read().end();
+            let made = self.create(next_id, end)?;
+            next_id = next_id.next();
+            log.push(made);
+        }
+        let gone = superseded.into_iter().chain(dropped);
+        self.outbox.extend(gone.map(|id| FlushItem::Delete { id, path: segment_path(id) }));
+        self.remove_leftovers(&directory, &log)?;
+        let next_generation = directory.last_generation.max(self.state.generation).next();
+        self.finish(log, next_id, next_generation)
+    }
+
+    fn dir(&self) -> std::path::PathBuf {
+        replica_dir(self.replica)
+    }
+
+    /// The position below which a segment's bytes are known to be on disk.
+    fn durable(&self, segment: SegmentId) -> u64 {
+        let by_row = match self.state.durable {
+            Some(place) if segment < place.segment => u64::MAX,
+            Some(place) if segment == place.segment => place.position,
+            _ => 0,
+        };
+        (self.durable)(segment).max(by_row)
+    }
+
+    fn read_directory(&self) -> Result<Directory, RecoverError> {
+        let mut directory = Directory::default();
+        let dir = self.dir();
+        let mut names = self.disk.list(&dir)?;
+        names.sort();
+        for segment in names.iter().filter_map(|name| parse_segment_file_name(name)) {
+            directory.last_id = directory.last_id.max(segment);
+            let id = FileId { replica: self.replica, segment };
+            let path = segment_path(id);
+            let file = self.disk.open(&path, self.config.segment_bytes)?;
+            let file = Arc::new(SegmentFile { id, path, file });
+            let bytes = read_at(&file, 0, SEGMENT_HEADER_BYTES as usize)?;
+            match SegmentHeader::decode(&bytes) {
+                Ok(header) if header.id == id => {
+                    directory.last_generation = directory.last_generation.max(header.generation);
+                    if header.generation == self.state.generation {
+                        let length = file.file.len()?;
+                        directory.segments.push(Found { header, file, length });
+                    } else {
+                        directory.leftovers.push(segment);
+                    }
+                }
+                Err(error @ HeaderError::Newer(_)) => {
+                    return Err(RecoverError::Newer { segment, error });
+                }
+                // Its creation never finished. If it is missed, the gap tells.
+                _ => directory.leftovers.push(segment),
+            }
+        }
+        // A durable segment without a header is missed by nobody if it was the last one.
+        let newest = directory.segments.last().map(|found| found.header.id.segment);
+        for &segment in directory.leftovers.iter().filter(|&&id| newest.is_none_or(|n| id > n)) {
+            let known = self.state.durable.is_some_and(|place| place.segment == segment);
+            if known || (self.durable)(segment) > SEGMENT_HEADER_BYTES {
+                return Err(self.damaged(segment, 0, "its header is gone"));
+            }
+        }
+        Ok(directory)
+    }
+
+    fn damaged(&self, segment: SegmentId, position: u64, reason: &str) -> RecoverError {
+        RecoverError::Damaged { segment, position, reason: reason.into() }
+    }
+
+    /// Pairs each segment of the log with the index at which it ends: where any newer one begins.
+    /// Those of which nothing is left are named apart.
+    fn effective(&self, found: Vec<Found>) -> (Vec<(Found, Option<LogIndex>)>, Vec<FileId>) {
+        let mut limit = None;
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for found in found.into_iter().rev() {
+            let base = found.header.base_index;
+            if limit.is_some_and(|limit| base >= limit) {
+                gone.push(found.header.id);
+                continue;
+            }
+            kept.push((found, limit));
+            limit = Some(base);
+        }
+        kept.reverse();
+        if planted(Bug::CutRecoveredFromOlderSegment) {
+            for (_, limit) in &mut kept {
+                *limit = limit.map(LogIndex::next);
+            }
+        }
+        (kept, gone)
+    }
+
+    /// Scans the segments in order, up to where the log ends. Returns them, whether something other
+    /// than zeros lies behind the end, and the segments that begin behind it.
+    fn scan_all(
+        &mut self,
+        kept: Vec<(Found, Option<LogIndex>)>,
+    ) -> Result<(Vec<Recovered>, bool, Vec<FileId>), RecoverError> {
+        let first = kept[0].0.header;
+        if first.base_index > self.state.log_start.first_index {
+            return Err(self.damaged(first.id.segment, 0, "the log's first segment is missing"));
+        }
+        let mut log: Vec<Recovered> = Vec::new();
+        let mut torn = false;
+        let mut rest = kept.into_iter();
+        while let Some((found, limit)) = rest.next() {
+            let id = found.header.id.segment;
+            if let Some(before) = log.last() {
+                let end = before.segment.index.read().end();
+                self.check_join(&found.header, end)?;
+            }
+            let durable = self.durable(id);
+            let scanned = self.scan(&found, limit, durable)?;
+            let end = scanned.index.end();
+            self.report.scanned_bytes += scanned.bytes;
+            let ends_here = limit.is_none_or(|limit| end.index < limit);
+            if ends_here && end.position < durable {
+                let reason = scanned.bad.as_deref().unwrap_or("it ends before its durable place");
+                return Err(self.damaged(id, end.position, reason));
+            }
+            if ends_here {
+                torn = has_content(&found.file, end.position, found.length)?;
+                self.report.torn_bytes = if torn { found.length - end.position } else { 0 };
+            }
+            if scanned.bytes > 0 && !ends_here {
+                self.write_index(&found.header, &scanned.index);
+            }
+            log.push(self.recovered(found, scanned.index, durable));
+            if ends_here {
+                break;
+            }
+        }
+        let dropped: Vec<FileId> = rest.map(|(found, _)| found.header.id).collect();
+        self.report.dropped_segments = dropped.len();
+        Ok((log, torn, dropped))
+    }
+
+    /// A newer segment begins where the older one ends, in every measure.
+    fn check_join(&self, next: &SegmentHeader, end: BatchStart) -> Result<(), RecoverError> {
+        let joins = next.base_index == end.index
+            && next.base_offset == end.offset
+            && next.epoch_before == end.epoch_before;
+        if joins {
+            return Ok(());
+        }
+        Err(self.damaged(next.id.segment, 0, "it does not begin where the one before ends"))
+    }
+
+    fn recovered(&self, found: Found, index: SegmentIndex, durable: u64) -> Recovered {
+        let capacity = self.config.segment_bytes.max(found.length);
+        let Found { header, file, length } = found;
+        let disk = self.disk.clone();
+        let segment = Arc::new(Segment::new(disk, &file, header, capacity, index));
+        Recovered { segment, file, length, durable }
+    }
+
+    /// Reads one segment from where its index file ends, up to `limit`.
+    fn scan(
+        &self,
+        found: &Found,
+        limit: Option<LogIndex>,
+        durable: u64,
+    ) -> Result<Scanned, RecoverError> {
+        let interval = self.config.index_interval_bytes;
+        let path = self.dir().join(index_file_name(found.header.id.segment));
+        let body = side_file::read(&*self.disk, &path, SegmentIndex::magic())?;
+        let stored = body
+            .and_then(|body| SegmentIndex::decode(&body, &found.header, interval))
+            .filter(|index| index.end().position <= found.length.min(durable));
+        let mut index = stored.unwrap_or_else(|| SegmentIndex::new(&found.header, interval));
+        index.rewind(limit.unwrap_or(LogIndex(u64::MAX)));
+        let mut scanned = Scanned { index, bad: None, bytes: 0 };
+        let mut walker = Walker::new(found.file.clone(), found.length, Access::Pread);
+        loop {
+            let at = scanned.index.end();
+            if limit.is_some_and(|limit| at.index >= limit) || at.position >= found.length {
+                return Ok(scanned);
+            }
+            match self.next_batch(&mut walker, at, at.position < durable)? {
+                Ok((header, kind)) => {
+                    scanned.index.push(&header, kind);
+                    scanned.bytes += header.size() as u64;
+                }
+                Err(reason) => {
+                    scanned.bad = Some(reason);
+                    return Ok(scanned);
+                }
+            }
+        }
+    }
+
+    /// Writes the index that a segment's scan was for, so that the next start need not scan.
+    fn write_index(&mut self, header: &SegmentHeader, index: &SegmentIndex) {
+        let dir = self.dir();
+        let path = dir.join(index_file_name(header.id.segment));
+        match side_file::write(&*self.disk, &path, &index.encode(header)) {
+            Ok(file) => self.outbox.push(FlushItem::Sync { file, dir }),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "index not written"),
+        }
+    }
+
+    /// The batch at `at`, or what is wrong with the bytes there.
+    #[allow(clippy::type_complexity)]
+    fn next_batch(
+        &self,
+        walker: &mut Walker,
+        at: BatchStart,
+        durable: bool,
+    ) -> Result<
+        Result<(BatchHeader, Option<vltava_protocol::record::InternalKind>), String>,
+        RecoverError,
+    > {
+        let header = match walker.header(at.position) {
+            Ok(header) => header,
+            Err(WalkError::Io(error)) => return Err(error.into()),
+            Err(error @ WalkError::Bad { .. }) => return Ok(Err(error.to_string())),
+        };
+        if header.base_offset != at.offset || header.leader_epoch < at.epoch_before {
+            return Ok(Err(format!(
+                "a batch of offset {} and epoch {} where {} and at least {} belong",
+                header.base_offset, header.leader_epoch, at.offset, at.epoch_before
+            )));
+        }
+        // Small batches of ours are read whole in any case: the kind is in the payload.
+        if durable && !header.is_internal() {
+            return Ok(Ok((header, None)));
+        }
+        let bytes = walker.whole(at.position, header.size())?;
+        if !verify_crc(&bytes) {
+            return Ok(Err("a batch does not fit its checksum".into()));
+        }
+        match internal_of(at.index, &header, &bytes) {
+            Ok(internal) => Ok(Ok((header, internal.map(|internal| internal.kind)))),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    /// Makes everything found durable, unless the write-ahead set says that it is.
+    fn sync(&self, log: &[Recovered]) -> Result<(), RecoverError> {
+        if planted(Bug::RecoveredTailNotSynced) {
+            return Ok(());
+        }
+        for recovered in log {
+            if recovered.segment.index.read().end().position > recovered.durable {
+                recovered.file.file.sync()?;
+            }
+        }
+        self.disk.sync_dir(&self.dir())?;
+        Ok(())
+    }
+
+    /// Starts a segment at `end`, durable before anything behind it is written or removed.
+    fn create(&mut self, id: SegmentId, end: BatchStart) -> Result<Recovered, RecoverError> {
+        let generation = self.state.generation;
+        let (disk, replica) = (self.disk.clone(), self.replica);
+        let made = create_segment(&disk, replica, id, generation, end, 0, &self.config)?;
+        made.file.file.sync()?;
+        disk.sync_dir(&self.dir())?;
+        self.outbox.push(made.item);
+        let (segment, file) = (made.segment, made.file);
+        let (length, durable) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
+        Ok(Recovered { segment, file, length, durable })
+    }
+
+    /// Removes what no log of this replica needs, and stray side files.
+    fn remove_leftovers(
+        &self,
+        directory: &Directory,
+        log: &[Recovered],
+    ) -> Result<(), RecoverError> {
+        let dir = self.dir();
+        for &segment in &directory.leftovers {
+            self.disk.remove(&segment_path(FileId { replica: self.replica, segment }))?;
+        }
+        let kept: BTreeSet<String> =
+            log.iter().map(|r| index_file_name(r.segment.header.id.segment)).collect();
+        for name in self.disk.list(&dir)? {
+            if Path::new(&name).extension().is_some_and(|e| e == "index") && !kept.contains(&name) {
+                self.disk.remove(&dir.join(&name))?;
+            }
+        }
+        if !directory.leftovers.is_empty() {
+            self.disk.sync_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// A row without segments: a new replica whose directory entries were lost before anything was
+    /// acknowledged. Anything else is damage.
+    fn start_again(
+        self,
+        directory: &Directory,
+    ) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
+        let last = directory.last_id;
+        if self.state.durable.is_some()
+            || self.state.vote.commit >= self.state.log_start.first_index
+        {
+            return Err(self.damaged(last, 0, "every segment is gone"));
+        }
+        let start = self.state.log_start;
+        let at = BatchStart {
+            position: SEGMENT_HEADER_BYTES,
+            index: start.first_index,
+            offset: start.offset,
+            epoch_before: start.epoch_before,
+        };
+        let mut this = self;
+        this.disk.create_dir(&this.dir())?;
+        let made = this.create(last.next(), at)?;
+        this.remove_leftovers(directory, &[])?;
+        let generation = directory.last_generation.max(this.state.generation).next();
+        this.finish(vec![made], last.next().next(), generation)
+    }
+
+    /// Puts the log together from its segments.
+    fn finish(
+        mut self,
+        log: Vec<Recovered>,
+        next_segment: SegmentId,
+        next_generation: Generation,
+    ) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
+        let segments: Vec<Arc<Segment>> = log.iter().map(|r| r.segment.clone()).collect();
+        let active = log.last().expect("a log has a segment").file.clone();
+        drop(log);
+        let end = segments[segments.len() - 1].index.read().end();
+        let last = end.index.prev();
+        let first_index = self.state.log_start.first_index;
+        if last < first_index.prev() {
+            return Err(self.damaged(
+                segments[0].header.id.segment,
+                0,
+                "the log ends before it starts",
+            ));
+        }
+        let epochs = epochs_of(&segments, first_index);
+        let committed = self.state.vote.commit.min(last).max(first_index.prev());
+        if self.state.vote.commit > last {
+            let reason = "committed batches are gone";
+            if self.config.durability == Durability::Fsync {
+                return Err(self.damaged(active.id.segment, end.position, reason));
+            }
+            self.report.lost_commit = Some(self.state.vote.commit);
+        }
+        let dir = self.dir();
+        let producers = producers_as_of(&self.disk, &dir, &segments, &epochs, last)?;
+        let (high_watermark, uncommitted) = ends_after(&segments, committed, end)?;
+        let durable = Some(Place { segment: active.id.segment, position: end.position });
+        if self.state.durable < durable {
+            // True from here on: everything was synced above.
+            self.state.durable = durable;
+            let (replica, state) = (self.replica, self.state.clone());
+            self.outbox.insert(0, FlushItem::State { replica, state });
+        }
+        self.report.end_index = last;
+        self.report.end_offset = end.offset;
+        let report = self.report;
+        let log = PartitionLog::assemble(Parts {
+            disk: self.disk,
+            replica: self.replica,
+            config: self.config,
+            state: self.state,
+            segments,
+            active,
+            next_segment,
+            next_generation,
+            epochs,
+            producers,
+            committed,
+            high_watermark,
+            uncommitted,
+            outbox: self.outbox,
+        });
+        Ok((log, report))
+    }
+}
+
+/// Whether anything but zeros lies in the file from `position` on.
+fn has_content(file: &SegmentFile, mut position: u64, length: u64) -> io::Result<bool> {
+    while position < length {
+        let chunk = (length - position).min(TAIL_CHUNK_BYTES as u64) as usize;
+        let bytes = read_at(file, position, chunk)?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Ok(true);
+        }
+        if bytes.is_empty() {
+            break;
+        }
+        position += bytes.len() as u64;
+    }
+    Ok(false)
+}
+
+/// The leader epochs that the segments name.
+fn epochs_of(segments: &[Arc<Segment>], first_index: LogIndex) -> Epochs {
+    let first = segments[0].header;
+    let mut epochs = Epochs::new(first.epoch_before, first.base_index);
+    for segment in segments {
+        for start in segment.index.read().epochs() {
+            epochs.push(start.epoch, start.first_index, start.first_offset);
+        }
+    }
+    epochs.advance(first_index);
+    epochs
+}
+
+/// Where `committed` ends, and place and end of every batch above it.
+fn ends_after(
+    segments: &[Arc<Segment>],
+    committed: LogIndex,
+    end: BatchStart,
+) -> Result<(Offset, Vec<(Place, Offset)>), ReadError> {
+    let mut high_watermark = None;
+    let mut uncommitted = Vec::new();
+    for segment in segments {
+        let id = segment.header.id.segment;
+        let from = committed.next().max(segment.header.base_index);
+        let to = segment.index.read().end().index;
+        if from >= to {
+            continue;
+        }
+        let this = std::slice::from_ref(segment);
+        walk_indexes(this, from..to, Access::Pread, |met, _| {
+            high_watermark.get_or_insert(met.header.base_offset);
+            let place = Place { segment: id, position: met.position };
+            uncommitted.push((place, met.header.end_offset()));
+            Ok(true)
+        })?;
+    }
+    Ok((high_watermark.unwrap_or(end.offset), uncommitted))
+}

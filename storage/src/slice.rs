@@ -1,0 +1,66 @@
+//! A range of whole batches in a segment: what a Fetch sends and a stream task reads.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::flush::SegmentFile;
+
+/// Bytes read at once to bring a cold range into memory.
+const PREFAULT_BYTES: usize = 256 * 1024;
+
+/// Whole batches of one segment, none of them internal.
+///
+/// It holds the file, so it stays valid and unchanged for as long as it lives, whatever happens to
+/// the log: a position is written once.
+#[derive(Clone, Debug)]
+pub struct LogSlice {
+    file: Arc<SegmentFile>,
+    range: Range<u64>,
+    recent: bool,
+}
+
+impl LogSlice {
+    pub(crate) fn new(file: Arc<SegmentFile>, range: Range<u64>, recent: bool) -> Self {
+        assert!(range.start < range.end, "a slice holds a batch");
+        Self { file, range, recent }
+    }
+
+    /// The bytes, without a copy, through the file's map. Of a slice that is not
+    /// [recent](Self::is_recent), call [`LogSlice::prefault`] first, on a thread that may block.
+    pub fn bytes(&self) -> io::Result<Bytes> {
+        self.file.file.slice(self.range.clone())
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        (self.range.end - self.range.start) as usize
+    }
+
+    /// Never: a slice holds a batch.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Whether this process wrote the range lately, so that touching it does not wait for a disk.
+    pub fn is_recent(&self) -> bool {
+        self.recent
+    }
+
+    /// Reads the range into the page cache, in order, so that the map finds it there.
+    pub fn prefault(&self) -> io::Result<()> {
+        let mut scratch = vec![0; PREFAULT_BYTES.min(self.len())];
+        let mut position = self.range.start;
+        while position < self.range.end {
+            let left = (self.range.end - position).min(scratch.len() as u64) as usize;
+            let read = self.file.file.read_at(position, &mut scratch[..left])?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            position += read as u64;
+        }
+        Ok(())
+    }
+}
