@@ -1,7 +1,9 @@
 //! The broker: sockets, replication, coordinators, the controller and the command line.
 
 pub mod clock;
+pub mod config;
 pub mod connection;
+pub mod controller;
 pub mod fetch_sessions;
 pub mod logging;
 pub mod metrics;
