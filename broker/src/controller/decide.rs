@@ -1,6 +1,6 @@
 //! The controller's decisions: image and request in, records and answer out.
 //!
-//! Pure: no clock, no log, no random source but the one handed in. [`super::service`] appends the
+//! Pure: no clock, no log, no random source but the one handed in. The service appends the
 //! records and answers once they are committed. The rules are those of Kafka's
 //! `ReplicationControlManager` and `ControllerApis`.
 
