@@ -21,7 +21,7 @@ use crate::side_file::{self, Magic};
 
 const MAGIC: Magic = Magic(*b"VIDX");
 /// Entries are relative to the segment's base and positions are `u32`, so a segment ends below.
-pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 const ENTRY_BYTES: usize = 20;
 const INTERNAL_BYTES: usize = 17;
 const EPOCH_BYTES: usize = 20;
@@ -172,11 +172,6 @@ impl SegmentIndex {
         self.end
     }
 
-    /// Whether the segment has no batch.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.end.index == self.base_index
-    }
-
     pub(crate) fn max_timestamp(&self) -> Timestamp {
         self.max_timestamp
     }
@@ -187,10 +182,6 @@ impl SegmentIndex {
 
     pub(crate) fn epochs(&self) -> &[EpochStart] {
         &self.epochs
-    }
-
-    pub(crate) fn internal(&self) -> &[InternalPlace] {
-        &self.internal
     }
 
     /// The kind of the batch at `index`, if it is internal.

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use vltava_protocol::ids::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use vltava_protocol::record::batch::BatchHeader;
@@ -43,13 +44,14 @@ mod config;
 mod cut;
 mod log_start;
 mod questions;
+mod replace;
 mod ring;
 mod side_files;
 
 pub use config::{AppendError, Durability, LogConfig, LogError, ReadError};
 
 pub(crate) use append::{create_segment, internal_of};
-pub(crate) use side_files::producers_as_of;
+pub(crate) use side_files::{newest_snapshot, producers_as_of, replay_producers};
 
 use append::{Burnt, Written};
 use ring::{Ring, RingEntry};
@@ -69,8 +71,7 @@ pub struct PartitionLog {
     segments: Arc<Vec<Arc<Segment>>>,
     /// The file of the last segment, held open.
     active: Arc<SegmentFile>,
-    next_segment: SegmentId,
-    next_generation: Generation,
+    ids: Ids,
     /// Where the next batch is written, behind the unpublished ones.
     tail: BatchStart,
     /// Written ahead, not yet part of the log.
@@ -82,15 +83,38 @@ pub struct PartitionLog {
     producers: ProducerTable,
     committed: LogIndex,
     burnt: Option<Burnt>,
-    /// When the first batch of the last segment was written, by the clock; 0 until one was.
+    /// What the age of the last segment counts from: its first record's time, or the clock.
     active_since: Option<Timestamp>,
-    /// Snapshots in flight, which hold the first index.
-    holds: u32,
+    /// Whether snapshots in flight hold the first index.
+    is_held: bool,
     /// The first index may not pass the one after this: the last applied log start.
     floor_limit: LogIndex,
     outbox: Vec<FlushItem>,
     view: Arc<ViewCell>,
     recent: Place,
+}
+
+/// The next segment id and generation. Taken by whoever receives a snapshot, too, which only
+/// borrows the log: both numbers are used up by an attempt, whatever becomes of it.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    segment: AtomicU64,
+    generation: AtomicU32,
+}
+
+impl Ids {
+    pub(crate) fn new(segment: SegmentId, generation: Generation) -> Self {
+        let (segment, generation) = (segment.0.into(), generation.0.into());
+        Self { segment, generation }
+    }
+
+    pub(crate) fn next_segment(&self) -> SegmentId {
+        SegmentId(self.segment.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_generation(&self) -> Generation {
+        Generation(self.generation.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// What recovery, creation and installation hand to [`PartitionLog::assemble`].
@@ -101,8 +125,7 @@ pub(crate) struct Parts {
     pub(crate) state: ReplicaState,
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) active: Arc<SegmentFile>,
-    pub(crate) next_segment: SegmentId,
-    pub(crate) next_generation: Generation,
+    pub(crate) ids: Ids,
     pub(crate) epochs: Epochs,
     pub(crate) producers: ProducerTable,
     pub(crate) committed: LogIndex,
@@ -146,8 +169,7 @@ impl PartitionLog {
             config,
             segments: vec![made.segment],
             active: made.file,
-            next_segment: id.next(),
-            next_generation: state.generation.next(),
+            ids: Ids::new(id.next(), state.generation.next()),
             epochs: Epochs::new(start.epoch_before, start.first_index),
             producers: ProducerTable::default(),
             committed: start.first_index.prev(),
@@ -162,6 +184,7 @@ impl PartitionLog {
         let Parts { disk, replica, config, state, segments, active, epochs, committed, .. } = parts;
         let last = segments.last().expect("a log has a segment");
         let tail = last.index.read().end();
+        let first_timestamp = last.index.read().first_timestamp();
         let place = Place { segment: last.header.id.segment, position: tail.position };
         let mut ring = Ring::new(committed, parts.high_watermark);
         for (place, end_offset) in parts.uncommitted {
@@ -189,8 +212,7 @@ impl PartitionLog {
             state,
             segments,
             active,
-            next_segment: parts.next_segment,
-            next_generation: parts.next_generation,
+            ids: parts.ids,
             tail,
             unpublished: VecDeque::new(),
             left: Vec::new(),
@@ -199,8 +221,8 @@ impl PartitionLog {
             producers: parts.producers,
             committed,
             burnt: None,
-            active_since: None,
-            holds: 0,
+            active_since: Some(first_timestamp).filter(|first| first.0 >= 0),
+            is_held: false,
             outbox: parts.outbox,
             view: Arc::new(ViewCell::new(view)),
             recent: place,
@@ -315,6 +337,11 @@ impl PartitionLog {
 
     fn save_state(&mut self) {
         self.outbox.push(FlushItem::State { replica: self.replica, state: self.state.clone() });
+    }
+
+    /// Every segment, oldest first.
+    pub(crate) fn all_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments.iter()
     }
 
     fn last_segment(&self) -> &Arc<Segment> {

@@ -32,7 +32,7 @@ impl ViewCell {
     }
 
     /// The present view.
-    pub fn load(&self) -> ReadView {
+    pub fn read(&self) -> ReadView {
         self.view.read().clone()
     }
 

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vltava_protocol::ids::Offset;
+use vltava_protocol::record::InternalKind;
 use vltava_protocol::record::batch::{BatchHeader, verify_crc};
 
 use crate::bugs::{Bug, planted};
@@ -28,7 +29,7 @@ use crate::flush::{FlushItem, SegmentFile};
 use crate::ids::{FileId, Generation, LogIndex, Place, ReplicaId, SegmentId};
 use crate::index::{BatchStart, SegmentIndex};
 use crate::log::{
-    Durability, LogConfig, PartitionLog, Parts, ReadError, create_segment, internal_of,
+    Durability, Ids, LogConfig, PartitionLog, Parts, ReadError, create_segment, internal_of,
     log_start_forgotten, producers_as_of,
 };
 use crate::paths::{index_file_name, parse_segment_file_name, replica_dir, segment_path};
@@ -120,7 +121,6 @@ struct Directory {
 struct Recovered {
     segment: Arc<Segment>,
     file: Arc<SegmentFile>,
-    length: u64,
     durable: u64,
 }
 
@@ -165,25 +165,24 @@ impl Recovery<'_> {
             self.state.log_start.offset = Offset(0);
         }
         let mut directory = self.read_directory()?;
-        let mut next_id = directory.last_id.next();
+        let last_generation = directory.last_generation.max(self.state.generation);
+        let ids = Ids::new(directory.last_id.next(), last_generation.next());
         let found = std::mem::take(&mut directory.segments);
         let (kept, superseded) = self.effective(found);
         if kept.is_empty() {
-            return self.start_again(&directory);
+            return self.start_again(&directory, ids);
         }
         let (mut log, torn, dropped) = self.scan_all(kept)?;
         self.sync(&log)?;
         if torn || !dropped.is_empty() {
             let end = log.last().expect("the first segment is kept").segment.index.read().end();
-            let made = self.create(next_id, end)?;
-            next_id = next_id.next();
+            let made = self.create(ids.next_segment(), end)?;
             log.push(made);
         }
         let gone = superseded.into_iter().chain(dropped);
         self.outbox.extend(gone.map(|id| FlushItem::Delete { id, path: segment_path(id) }));
         self.remove_leftovers(&directory, &log)?;
-        let next_generation = directory.last_generation.max(self.state.generation).next();
-        self.finish(log, next_id, next_generation)
+        self.finish(log, ids)
     }
 
     fn dir(&self) -> std::path::PathBuf {
@@ -325,10 +324,10 @@ impl Recovery<'_> {
 
     fn recovered(&self, found: Found, index: SegmentIndex, durable: u64) -> Recovered {
         let capacity = self.config.segment_bytes.max(found.length);
-        let Found { header, file, length } = found;
+        let Found { header, file, .. } = found;
         let disk = self.disk.clone();
         let segment = Arc::new(Segment::new(disk, &file, header, capacity, index));
-        Recovered { segment, file, length, durable }
+        Recovered { segment, file, durable }
     }
 
     /// Reads one segment from where its index file ends, up to `limit`.
@@ -346,24 +345,10 @@ impl Recovery<'_> {
             .filter(|index| index.end().position <= found.length.min(durable));
         let mut index = stored.unwrap_or_else(|| SegmentIndex::new(&found.header, interval));
         index.rewind(limit.unwrap_or(LogIndex(u64::MAX)));
-        let mut scanned = Scanned { index, bad: None, bytes: 0 };
-        let mut walker = Walker::new(found.file.clone(), found.length, Access::Pread);
-        loop {
-            let at = scanned.index.end();
-            if limit.is_some_and(|limit| at.index >= limit) || at.position >= found.length {
-                return Ok(scanned);
-            }
-            match self.next_batch(&mut walker, at, at.position < durable)? {
-                Ok((header, kind)) => {
-                    scanned.index.push(&header, kind);
-                    scanned.bytes += header.size() as u64;
-                }
-                Err(reason) => {
-                    scanned.bad = Some(reason);
-                    return Ok(scanned);
-                }
-            }
-        }
+        let from = index.end().position;
+        let bad = scan_batches(&mut index, &found.file, found.length, limit, durable)?;
+        let bytes = index.end().position - from;
+        Ok(Scanned { index, bad, bytes })
     }
 
     /// Writes the index that a segment's scan was for, so that the next start need not scan.
@@ -373,42 +358,6 @@ impl Recovery<'_> {
         match side_file::write(&*self.disk, &path, &index.encode(header)) {
             Ok(file) => self.outbox.push(FlushItem::Sync { file, dir }),
             Err(error) => tracing::warn!(path = %path.display(), %error, "index not written"),
-        }
-    }
-
-    /// The batch at `at`, or what is wrong with the bytes there.
-    #[allow(clippy::type_complexity)]
-    fn next_batch(
-        &self,
-        walker: &mut Walker,
-        at: BatchStart,
-        durable: bool,
-    ) -> Result<
-        Result<(BatchHeader, Option<vltava_protocol::record::InternalKind>), String>,
-        RecoverError,
-    > {
-        let header = match walker.header(at.position) {
-            Ok(header) => header,
-            Err(WalkError::Io(error)) => return Err(error.into()),
-            Err(error @ WalkError::Bad { .. }) => return Ok(Err(error.to_string())),
-        };
-        if header.base_offset != at.offset || header.leader_epoch < at.epoch_before {
-            return Ok(Err(format!(
-                "a batch of offset {} and epoch {} where {} and at least {} belong",
-                header.base_offset, header.leader_epoch, at.offset, at.epoch_before
-            )));
-        }
-        // Small batches of ours are read whole in any case: the kind is in the payload.
-        if durable && !header.is_internal() {
-            return Ok(Ok((header, None)));
-        }
-        let bytes = walker.whole(at.position, header.size())?;
-        if !verify_crc(&bytes) {
-            return Ok(Err("a batch does not fit its checksum".into()));
-        }
-        match internal_of(at.index, &header, &bytes) {
-            Ok(internal) => Ok(Ok((header, internal.map(|internal| internal.kind)))),
-            Err(error) => Ok(Err(error.to_string())),
         }
     }
 
@@ -435,8 +384,7 @@ impl Recovery<'_> {
         disk.sync_dir(&self.dir())?;
         self.outbox.push(made.item);
         let (segment, file) = (made.segment, made.file);
-        let (length, durable) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-        Ok(Recovered { segment, file, length, durable })
+        Ok(Recovered { segment, file, durable: SEGMENT_HEADER_BYTES })
     }
 
     /// Removes what no log of this replica needs, and stray side files.
@@ -465,8 +413,9 @@ impl Recovery<'_> {
     /// A row without segments: a new replica whose directory entries were lost before anything was
     /// acknowledged. Anything else is damage.
     fn start_again(
-        self,
+        mut self,
         directory: &Directory,
+        ids: Ids,
     ) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
         let last = directory.last_id;
         if self.state.durable.is_some()
@@ -481,20 +430,17 @@ impl Recovery<'_> {
             offset: start.offset,
             epoch_before: start.epoch_before,
         };
-        let mut this = self;
-        this.disk.create_dir(&this.dir())?;
-        let made = this.create(last.next(), at)?;
-        this.remove_leftovers(directory, &[])?;
-        let generation = directory.last_generation.max(this.state.generation).next();
-        this.finish(vec![made], last.next().next(), generation)
+        self.disk.create_dir(&self.dir())?;
+        let made = self.create(ids.next_segment(), at)?;
+        self.remove_leftovers(directory, &[])?;
+        self.finish(vec![made], ids)
     }
 
     /// Puts the log together from its segments.
     fn finish(
         mut self,
         log: Vec<Recovered>,
-        next_segment: SegmentId,
-        next_generation: Generation,
+        ids: Ids,
     ) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
         let segments: Vec<Arc<Segment>> = log.iter().map(|r| r.segment.clone()).collect();
         let active = log.last().expect("a log has a segment").file.clone();
@@ -538,8 +484,7 @@ impl Recovery<'_> {
             state: self.state,
             segments,
             active,
-            next_segment,
-            next_generation,
+            ids,
             epochs,
             producers,
             committed,
@@ -549,6 +494,58 @@ impl Recovery<'_> {
         });
         Ok((log, report))
     }
+}
+
+/// Takes the batches of a file into its index, up to `limit` or `length`: by their headers below the
+/// position `durable`, with their checksums above it. Returns what is wrong with the bytes at the
+/// index's end, if that is why it ends there.
+pub(crate) fn scan_batches(
+    index: &mut SegmentIndex,
+    file: &Arc<SegmentFile>,
+    length: u64,
+    limit: Option<LogIndex>,
+    durable: u64,
+) -> io::Result<Option<String>> {
+    let mut walker = Walker::new(file.clone(), length, Access::Pread);
+    loop {
+        let at = index.end();
+        if limit.is_some_and(|limit| at.index >= limit) || at.position >= length {
+            return Ok(None);
+        }
+        match next_batch(&mut walker, at, at.position < durable)? {
+            Ok((header, kind)) => index.push(&header, kind),
+            Err(reason) => return Ok(Some(reason)),
+        }
+    }
+}
+
+type NextBatch = Result<(BatchHeader, Option<InternalKind>), String>;
+
+/// The batch at `at`, or what is wrong with the bytes there.
+fn next_batch(walker: &mut Walker, at: BatchStart, durable: bool) -> io::Result<NextBatch> {
+    let header = match walker.header(at.position) {
+        Ok(header) => header,
+        Err(WalkError::Io(error)) => return Err(error),
+        Err(error @ WalkError::Bad { .. }) => return Ok(Err(error.to_string())),
+    };
+    if header.base_offset != at.offset || header.leader_epoch < at.epoch_before {
+        return Ok(Err(format!(
+            "a batch of offset {} and epoch {} where {} and at least {} belong",
+            header.base_offset, header.leader_epoch, at.offset, at.epoch_before
+        )));
+    }
+    // Internal batches are small and read whole in any case: their kind is in the payload.
+    if durable && !header.is_internal() {
+        return Ok(Ok((header, None)));
+    }
+    let bytes = walker.whole(at.position, header.size())?;
+    if !verify_crc(&bytes) {
+        return Ok(Err("a batch does not fit its checksum".into()));
+    }
+    Ok(match internal_of(at.index, &header, &bytes) {
+        Ok(internal) => Ok((header, internal.map(|internal| internal.kind))),
+        Err(error) => Err(error.to_string()),
+    })
 }
 
 /// Whether anything but zeros lies in the file from `position` on.
@@ -568,7 +565,7 @@ fn has_content(file: &SegmentFile, mut position: u64, length: u64) -> io::Result
 }
 
 /// The leader epochs that the segments name.
-fn epochs_of(segments: &[Arc<Segment>], first_index: LogIndex) -> Epochs {
+pub(crate) fn epochs_of(segments: &[Arc<Segment>], first_index: LogIndex) -> Epochs {
     let first = segments[0].header;
     let mut epochs = Epochs::new(first.epoch_before, first.base_index);
     for segment in segments {

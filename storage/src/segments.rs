@@ -32,6 +32,9 @@ pub(crate) fn walk_indexes(
     mut visit: impl FnMut(Met, &mut Walker) -> io::Result<bool>,
 ) -> Result<(), ReadError> {
     let mut next = range.start;
+    if range.is_empty() {
+        return Ok(());
+    }
     let first = segments.partition_point(|segment| segment.header.base_index <= range.start);
     for segment in &segments[first.saturating_sub(1)..] {
         let (mut at, end) = {

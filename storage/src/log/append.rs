@@ -406,8 +406,7 @@ impl PartitionLog {
 
     /// Starts a new segment at `at`, which ends the older ones there. On an error nothing changes.
     pub(super) fn start_segment(&mut self, at: BatchStart, content_bytes: u64) -> io::Result<()> {
-        let id = self.next_segment;
-        self.next_segment = id.next();
+        let id = self.ids.next_segment();
         let made = create_segment(
             &self.disk,
             self.replica,

@@ -26,21 +26,21 @@ impl PartitionLog {
         self.advance_floor();
     }
 
-    /// Keeps every segment that the log has now, for a snapshot in flight. Holds add up; the caller
-    /// bounds their time.
+    /// Keeps every segment that the log has now, for snapshots in flight, until
+    /// [`PartitionLog::release_first_index`]. The caller bounds the time.
     pub fn hold_first_index(&mut self) {
-        self.holds += 1;
+        self.is_held = true;
     }
 
-    /// Ends one hold; what could have gone meanwhile goes now.
+    /// Ends the hold; what could have gone meanwhile goes now.
     pub fn release_first_index(&mut self) {
-        self.holds = self.holds.checked_sub(1).expect("a hold is released once");
+        self.is_held = false;
         self.advance_floor();
     }
 
     /// Lets go of whole segments before the log start, none of them above the last applied one.
     fn advance_floor(&mut self) {
-        if self.holds > 0 {
+        if self.is_held {
             return;
         }
         self.leave_deleted_tail();

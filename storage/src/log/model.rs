@@ -262,7 +262,7 @@ impl Harness {
 
     /// Whether readers see every committed record from any offset, and nothing else.
     fn check_reads(&self) {
-        let view = self.log.view().load();
+        let view = self.log.view().read();
         let high_watermark = self.end_offset_of(self.committed);
         assert_eq!(view.high_watermark, high_watermark);
         assert_eq!(view.log_end_offset, self.end_offset_of(self.last_index()));

@@ -87,9 +87,30 @@ fn producer_snapshots(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<LogIndex>> 
     Ok(indexes)
 }
 
-/// Producer state that includes the batch at `last`: the newest snapshot of this very log at or
-/// before it, and the headers since. One of another history, cut off since, is recognized: index
-/// and epoch name a batch and all before it.
+/// The newest producer snapshot of this very log at or before `last`: the last index it includes,
+/// and the table. One of another history, cut off since, is recognized: index and epoch name a
+/// batch and all before it.
+pub(crate) fn newest_snapshot(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    epochs: &Epochs,
+    last: LogIndex,
+) -> io::Result<Option<(LogIndex, ProducerTable)>> {
+    let snapshots = producer_snapshots(&**disk, dir)?;
+    for index in snapshots.into_iter().rev().filter(|index| *index <= last) {
+        let path = dir.join(producers_file_name(index));
+        let body = side_file::read(&**disk, &path, ProducerTable::magic())?;
+        if let Some((as_of, epoch, table)) = body.and_then(ProducerTable::decode_body)
+            && as_of == index
+            && epochs.at(index) == Some(epoch)
+        {
+            return Ok(Some((index, table)));
+        }
+    }
+    Ok(None)
+}
+
+/// Producer state that includes the batch at `last`: a snapshot and the headers since.
 pub(crate) fn producers_as_of(
     disk: &Arc<dyn Disk>,
     dir: &Path,
@@ -97,21 +118,21 @@ pub(crate) fn producers_as_of(
     epochs: &Epochs,
     last: LogIndex,
 ) -> Result<ProducerTable, ReadError> {
-    let mut table = ProducerTable::default();
-    let mut from = segments[0].header.base_index;
-    let snapshots = producer_snapshots(&**disk, dir)?;
-    for index in snapshots.into_iter().rev().filter(|index| *index <= last) {
-        let path = dir.join(producers_file_name(index));
-        let body = side_file::read(&**disk, &path, ProducerTable::magic())?;
-        let Some((as_of, epoch, snapshot)) = body.and_then(ProducerTable::decode_body) else {
-            continue;
-        };
-        if as_of != index || epochs.at(index) != Some(epoch) || index.next() < from {
-            continue;
-        }
-        (table, from) = (snapshot, index.next());
-        break;
-    }
+    let snapshot = newest_snapshot(disk, dir, epochs, last)?;
+    replay_producers(snapshot, segments, last)
+}
+
+/// Takes the headers behind a snapshot into account, up to the batch at `last`.
+pub(crate) fn replay_producers(
+    snapshot: Option<(LogIndex, ProducerTable)>,
+    segments: &[Arc<Segment>],
+    last: LogIndex,
+) -> Result<ProducerTable, ReadError> {
+    let first = segments.first().map_or(last.next(), |segment| segment.header.base_index);
+    let (from, mut table) = match snapshot {
+        Some((index, table)) => (index.next().max(first), table),
+        None => (first, ProducerTable::default()),
+    };
     walk_indexes(segments, from..last.next(), Access::Pread, |batch, walker| {
         table.apply(&batch.header, None);
         if batch.header.is_internal() {

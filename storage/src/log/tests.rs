@@ -90,3 +90,82 @@ fn rolls_by_the_time_of_its_records() {
         log.log.segments.iter().map(|segment| segment.header.base_index.0).collect();
     assert_eq!(bases, [2, 5, 6]);
 }
+
+#[test]
+fn finds_offsets_by_time() {
+    let mut log = Harness::new(1, small());
+    // Offsets:                 0..3  3..6  6..9  9..12
+    for timestamp in [1000, 3000, 2000, 3001] {
+        log.produce(&client_batch(3, 300, timestamp)).unwrap();
+        log.internal(InternalKind::Noop, &[]).unwrap();
+    }
+    log.commit(log.last_index());
+    let find = |log: &Harness, timestamp| {
+        let view = log.log.view().read();
+        let found = view.offset_for_timestamp(vltava_protocol::ids::Timestamp(timestamp)).unwrap();
+        found.map(|(offset, at, _)| (offset.0, at.0))
+    };
+    let greatest = |log: &Harness| {
+        let found = log.log.view().read().max_timestamp().unwrap();
+        found.map(|(offset, at, _)| (offset.0, at.0))
+    };
+    assert_eq!(find(&log, 0), Some((0, 1000)));
+    assert_eq!(find(&log, 1001), Some((1, 1001)));
+    assert_eq!(find(&log, 1003), Some((3, 3000)));
+    assert_eq!(find(&log, 3002), Some((5, 3002)));
+    assert_eq!(find(&log, 3003), Some((11, 3003)));
+    assert_eq!(find(&log, 3004), None);
+    assert_eq!(greatest(&log), Some((11, 3003)));
+    log.move_start(Offset(4)).unwrap();
+    assert_eq!(find(&log, 0), Some((4, 3001)));
+    // What is not committed is not found.
+    log.produce(&client_batch(1, 300, 9000)).unwrap();
+    assert_eq!(find(&log, 3004), None);
+    assert_eq!(greatest(&log), Some((11, 3003)));
+}
+
+#[test]
+fn retention_takes_whole_segments_below_the_high_watermark() {
+    let mut config = small();
+    config.segment_bytes = 700;
+    let mut log = Harness::new(1, config);
+    for timestamp in [1000, 2000, 3000, 4000] {
+        log.produce(&client_batch(1, 500, timestamp)).unwrap(); // one a segment
+    }
+    let now = vltava_protocol::ids::Timestamp(4500);
+    assert_eq!(log.log.retention_start(now, 0, 0), None, "nothing is committed");
+    log.commit(LogIndex(4));
+    let start = |ms, bytes| log.log.retention_start(now, ms, bytes).map(|offset| offset.0);
+    assert_eq!(start(-1, -1), None);
+    assert_eq!(start(3500, -1), None);
+    assert_eq!(start(3499, -1), Some(1));
+    assert_eq!(start(100, -1), Some(3));
+    let size = log.log.view().read().size_bytes() as i64;
+    assert_eq!(start(-1, size), None);
+    assert_eq!(start(-1, size / 2), Some(2));
+    assert_eq!(start(-1, 0), Some(3));
+    log.commit(LogIndex(5));
+    assert_eq!(log.log.retention_start(now, 100, -1), Some(Offset(4)), "the last one too");
+    log.move_start(Offset(4)).unwrap();
+    log.flush();
+    assert_eq!(log.log.segments.len(), 1, "the last one was left");
+    assert_eq!(log.log.first_index(), LogIndex(6));
+    log.check();
+}
+
+#[test]
+fn a_held_first_index_moves_when_it_is_released() {
+    let mut config = small();
+    config.segment_bytes = 700;
+    let mut log = Harness::new(1, config);
+    for timestamp in [1000, 2000, 3000] {
+        log.produce(&client_batch(1, 500, timestamp)).unwrap();
+    }
+    log.log.hold_first_index();
+    log.move_start(Offset(2)).unwrap();
+    assert_eq!(log.log.first_index(), LogIndex(2));
+    log.check();
+    log.log.release_first_index();
+    assert_eq!(log.log.first_index(), LogIndex(4));
+    log.check();
+}
