@@ -20,6 +20,13 @@ enum Source {
     Manual(AtomicI64),
 }
 
+impl Default for Clock {
+    /// The system's wall clock.
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
 impl Clock {
     /// The system's wall clock. It may jump either way; nothing of ours orders events by it.
     pub const fn system() -> Self {

@@ -87,21 +87,11 @@ pub enum CloseCause {
     #[error("bad request header: {0}")]
     Header(String),
     /// The request body cannot be read.
-    #[error("malformed {api} request: {detail}")]
-    Malformed {
-        /// Name of the API.
-        api: &'static str,
-        /// What is wrong with it.
-        detail: String,
-    },
+    #[error("malformed request: {0}")]
+    Malformed(String),
     /// A response could not be encoded: a defect of ours.
-    #[error("response of {api} cannot be encoded: {detail}")]
-    Encode {
-        /// Name of the API.
-        api: &'static str,
-        /// What is wrong with it.
-        detail: String,
-    },
+    #[error("{0}")]
+    Encode(String),
     /// A Produce with acks 0 failed; closing is the only way to tell.
     #[error("produce without acknowledgment failed: {0}")]
     Unacknowledged(String),

@@ -8,4 +8,5 @@ pub mod controller;
 pub mod fetch_sessions;
 pub mod logging;
 pub mod metrics;
+pub mod producer_ids;
 pub mod server;

@@ -1,0 +1,242 @@
+//! The table of APIs, and the way of a request through it: header, version, decode, handler,
+//! encode.
+//!
+//! One file an API, each with its `API` (key and versions) and its handler. Adding one is a file
+//! and a line of [`HANDLERS`]. Two shapes: an exclusive handler is an `async fn handle(cx, request)
+//! -> response` and runs while nothing else of its connection does; an overlapping one is an
+//! `async fn start(cx, request) -> Stage` that returns when its order is fixed.
+
+// One shape for all handlers: some have nothing to wait for, some only look at the request.
+#![allow(clippy::unused_async, clippy::needless_pass_by_value)]
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use vltava_protocol::api::{Api, ApiKey};
+use vltava_protocol::frame::{HeadError, RequestHead, parse_head};
+use vltava_protocol::messages::{Decodable, decode_request};
+
+use crate::connection::{Boxed, CloseCause, ConnectionConfig, Reply, Service, Stage};
+use crate::context::{RequestContext, Shared};
+use crate::fetch_sessions::FetchSessions;
+use crate::node::Node;
+use crate::producer_ids::ProducerIds;
+use crate::server::{Peer, Server, ServerConfig, Shutdown};
+
+pub mod api_versions;
+pub mod fetch;
+pub mod find_coordinator;
+pub mod init_producer_id;
+pub mod leader;
+pub mod list_offsets;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+
+/// One API: what is served, and how.
+#[derive(Debug)]
+pub struct Handler {
+    /// Key and versions.
+    pub api: Api,
+    /// Whether it may begin while requests before it wait.
+    overlaps: bool,
+    begin: fn(RequestContext, Bytes) -> Boxed<Stage>,
+}
+
+/// A handler that runs alone on its connection.
+macro_rules! exclusive {
+    ($api:ident) => {
+        Handler {
+            api: $api::API,
+            overlaps: false,
+            begin: |cx, body| {
+                Box::pin(async move {
+                    let request = match decode(&cx, body) {
+                        Ok(request) => request,
+                        Err(close) => return Stage::Done(close),
+                    };
+                    let response = $api::handle(&cx, request).await;
+                    Stage::Done(cx.reply(&response))
+                })
+            },
+        }
+    };
+}
+
+/// A handler whose second half overlaps with the requests behind it.
+macro_rules! overlapping {
+    ($api:ident) => {
+        Handler {
+            api: $api::API,
+            overlaps: true,
+            begin: |cx, body| {
+                Box::pin(async move {
+                    match decode(&cx, body) {
+                        Ok(request) => $api::start(cx, request).await,
+                        Err(close) => Stage::Done(close),
+                    }
+                })
+            },
+        }
+    };
+}
+
+/// Everything that is served.
+pub static HANDLERS: &[Handler] = &[
+    overlapping!(produce),
+    overlapping!(fetch),
+    exclusive!(list_offsets),
+    exclusive!(find_coordinator),
+    exclusive!(api_versions),
+    exclusive!(init_producer_id),
+    exclusive!(offset_for_leader_epoch),
+];
+
+/// The handler of a key, if it serves this version.
+fn find(api_key: i16, api_version: i16) -> Option<&'static Handler> {
+    let handler = HANDLERS.iter().find(|handler| handler.api.key as i16 == api_key)?;
+    handler.api.serves(api_version).then_some(handler)
+}
+
+/// Kafka's name of a key that is served, for the labels of the metrics.
+pub fn name_of(api_key: i16) -> Option<&'static str> {
+    let known = vltava_protocol::api::KnownApi::find(api_key)?;
+    HANDLERS.iter().any(|handler| handler.api.key as i16 == api_key).then_some(known.name)
+}
+
+fn decode<R: Decodable>(cx: &RequestContext, body: Bytes) -> Result<R, Reply> {
+    decode_request(body, cx.body_version())
+        .map_err(|error| Reply::Close(CloseCause::Malformed(format!("{:?}: {error}", cx.api))))
+}
+
+/// Serves the node's Kafka clients on `listener`.
+pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
+    let settings = &node.config;
+    let seed = node.clock.now().0.unsigned_abs();
+    let shared = Arc::new(Shared {
+        fetch_sessions: FetchSessions::new(
+            usize::try_from(settings.max_incremental_fetch_session_cache_slots).unwrap_or(0),
+            seed,
+        ),
+        producer_ids: ProducerIds::default(),
+    });
+    let idle = u64::try_from(settings.connections_max_idle_ms).ok();
+    let at_most = |most: i32| usize::try_from(most).unwrap_or(0);
+    let config = ServerConfig {
+        connection: ConnectionConfig {
+            request_bytes_max: at_most(settings.socket_request_max_bytes),
+            idle_max: idle.map(Duration::from_millis),
+        },
+        connections_max: at_most(settings.max_connections),
+        connections_per_ip_max: at_most(settings.max_connections_per_ip),
+    };
+    let metrics = node.metrics.connections.clone();
+    Server::start(listener, config, metrics, move |peer, shutdown| Router {
+        node: Arc::clone(&node),
+        shared: Arc::clone(&shared),
+        peer,
+        shutdown,
+    })
+}
+
+/// The service of one connection.
+struct Router {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    shutdown: Shutdown,
+}
+
+impl Service for Router {
+    fn begin(&mut self, frame: &Bytes, idle: bool) -> Option<Boxed<Stage>> {
+        let mut body = frame.clone();
+        let head = match parse_head(&mut body) {
+            Ok(head) => head,
+            Err(error) => return Some(done(refuse(&error))),
+        };
+        let Some(handler) = find(head.api_key, head.api_version) else {
+            let (api_key, api_version) = (head.api_key, head.api_version);
+            let cause = format!("api key {api_key} version {api_version} is not served");
+            return Some(done(Reply::Close(CloseCause::Header(cause))));
+        };
+        if !idle && !handler.overlaps {
+            return None;
+        }
+        if let Some(client_id) = &head.client_id {
+            self.peer.introduce(client_id);
+        }
+        Some((handler.begin)(self.context(handler, head), body))
+    }
+}
+
+impl Router {
+    fn context(&self, handler: &Handler, head: RequestHead) -> RequestContext {
+        RequestContext {
+            node: Arc::clone(&self.node),
+            shared: Arc::clone(&self.shared),
+            api: handler.api.key,
+            api_key: head.api_key,
+            api_version: head.api_version,
+            correlation_id: head.correlation_id,
+            client_id: head.client_id,
+            connection: self.peer.connection,
+            peer: self.peer.addr,
+            local: self.peer.local,
+            shutdown: self.shutdown.clone(),
+            begun: Instant::now(),
+        }
+    }
+}
+
+/// Kafka closes the connection of a client that asks for what it does not know, without a word;
+/// only `ApiVersions` is answered, so that the client can try an older version (KIP-35).
+fn refuse(error: &HeadError) -> Reply {
+    match *error {
+        HeadError::UnsupportedVersion { api_key, correlation_id, .. }
+            if api_key == ApiKey::ApiVersions as i16 =>
+        {
+            api_versions::unsupported(correlation_id)
+        }
+        _ => Reply::Close(CloseCause::Header(error.to_string())),
+    }
+}
+
+/// Runs `work` on the blocking pool; its panic goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+fn done(reply: Reply) -> Boxed<Stage> {
+    Box::pin(std::future::ready(Stage::Done(reply)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_api_has_one_handler_and_one_that_the_protocol_knows() {
+        for handler in HANDLERS {
+            let key = handler.api.key as i16;
+            let known = vltava_protocol::api::KnownApi::find(key).unwrap();
+            assert!(known.min <= handler.api.min && handler.api.max <= known.max, "{known:?}");
+            assert_eq!(HANDLERS.iter().filter(|other| other.api.key as i16 == key).count(), 1);
+        }
+    }
+
+    #[test]
+    fn versions_outside_the_table_are_not_found() {
+        assert!(find(0, 3).is_some());
+        assert!(find(0, 2).is_none(), "advertised from 0, served from 3");
+        assert!(find(1, 19).is_none());
+        assert!(find(-1, 0).is_none());
+        assert_eq!(name_of(18), Some("ApiVersions"));
+        assert_eq!(name_of(4), None);
+    }
+}
