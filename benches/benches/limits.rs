@@ -1,0 +1,141 @@
+//! What this machine can do at best: the yardstick for every other benchmark here.
+//!
+//! Plain loops over the operating system's calls, nothing of ours in them but the CRC. They run in
+//! the same command as ours, because a shared machine's limits change from hour to hour.
+
+use std::hint::black_box;
+use std::io::{IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::thread;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rustix::fs::{Mode, OFlags};
+use tempfile::TempDir;
+use vltava_benches::runs::{capacity, timed};
+use vltava_protocol::record::batch::crc32c;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const KIB: usize = 1 << 10;
+
+fn memory(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limits/memcpy");
+    for (name, size) in [("64 KiB", 64 * KIB), ("1 MiB", 1024 * KIB)] {
+        let (source, mut target) = (vec![7_u8; size], vec![0_u8; size]);
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| black_box(&mut target[..]).copy_from_slice(black_box(&source)));
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("limits/crc32c");
+    for (name, size) in [("16 KiB", 16 * KIB), ("64 KiB", 64 * KIB), ("1 MiB", 1024 * KIB)] {
+        let bytes = vec![7_u8; size];
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| crc32c(black_box(&bytes)));
+        });
+    }
+    group.finish();
+}
+
+/// A file on the disk of the build directory, and where its next byte goes.
+struct Growing {
+    file: OwnedFd,
+    position: u64,
+    _dir: TempDir,
+}
+
+impl Growing {
+    fn new() -> Self {
+        let dir =
+            TempDir::new_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a scratch directory");
+        let flags = OFlags::CREATE | OFlags::RDWR;
+        let file = rustix::fs::open(dir.path().join("file"), flags, Mode::RUSR | Mode::WUSR)
+            .expect("a scratch file");
+        Self { file, position: 0, _dir: dir }
+    }
+
+    /// A file whose first `bytes` are written and synced: its blocks are allocated.
+    fn written(bytes: usize) -> Self {
+        let mut growing = Self::new();
+        growing.append(&vec![1; bytes]);
+        growing.sync();
+        growing.position = 0;
+        growing
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let parts = [IoSlice::new(&bytes[..16]), IoSlice::new(&bytes[16..])];
+        let written = rustix::io::pwritev(&self.file, &parts, self.position).expect("a write");
+        assert_eq!(written, bytes.len());
+        self.position += written as u64;
+    }
+
+    fn sync(&self) {
+        rustix::fs::fdatasync(&self.file).expect("a sync");
+    }
+}
+
+fn files(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limits/pwritev");
+    for (name, size) in
+        [("1 KiB", KIB), ("16 KiB", 16 * KIB), ("64 KiB", 64 * KIB), ("256 KiB", 256 * KIB)]
+    {
+        let bytes = vec![7_u8; size];
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter_custom(|n| timed(n, capacity(size), Growing::new, |file| file.append(&bytes)));
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("limits/pwritev+fdatasync");
+    group.sample_size(20);
+    let bytes = vec![7_u8; 16 * KIB];
+    let sync = |file: &mut Growing| {
+        file.append(&bytes);
+        file.sync();
+    };
+    group.throughput(Throughput::Bytes(16 * KIB as u64));
+    group.bench_function("16 KiB growing", |b| {
+        b.iter_custom(|n| timed(n, capacity(16 * KIB), Growing::new, sync));
+    });
+    group.bench_function("16 KiB over written blocks", |b| {
+        let fresh = || Growing::written(4096 * KIB);
+        b.iter_custom(|n| timed(n, 256, fresh, sync));
+    });
+    group.finish();
+}
+
+/// One connection over loopback whose other end reads as fast as it can.
+fn loopback(c: &mut Criterion) {
+    const BYTES: usize = 256 * KIB;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut sender = TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
+    let (mut receiver, _) = listener.accept().expect("loopback");
+    let reader = thread::spawn(move || {
+        let mut buffer = vec![0; BYTES];
+        while receiver.read(&mut buffer).is_ok_and(|read| read > 0) {}
+    });
+    let (head, body) = (vec![1_u8; 100], vec![7_u8; BYTES]);
+    let mut group = c.benchmark_group("limits/loopback writev");
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function("256 KiB", |b| {
+        b.iter(|| {
+            let mut parts = &mut [IoSlice::new(&head), IoSlice::new(&body)][..];
+            while !parts.is_empty() {
+                let written = sender.write_vectored(parts).expect("loopback");
+                IoSlice::advance_slices(&mut parts, written);
+            }
+        });
+    });
+    group.finish();
+    drop(sender);
+    reader.join().expect("the reader ends with the connection");
+}
+
+criterion_group!(limits, memory, files, loopback);
+criterion_main!(limits);
