@@ -1,5 +1,6 @@
 //! The broker: sockets, replication, coordinators, the controller and the command line.
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -1,0 +1,392 @@
+//! The controller at work: decides, appends to group 0, waits for the commit, applies, answers.
+//!
+//! Changes go one after the other under an async mutex (this is the control plane: clear before
+//! fast). Each is decided on an image that holds everything appended before it, so a decision never
+//! has to be taken back. Reading the log and opening the partitions of new topics happen on the
+//! blocking pool: ten thousand of them must not hold up a worker.
+//!
+//! **Invariant:** an image is published only after its records are committed, and a request is
+//! answered only after the local partitions have followed the image.
+//!
+//! A caller that goes away in the middle loses nothing: what it appended is applied by the next one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use vltava_protocol::ErrorCode;
+use vltava_protocol::ids::{Offset, Timestamp, TopicId, TopicName};
+use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchError, BatchHeader, split_batches};
+use vltava_protocol::record::builder::{BatchBuilder, BatchFields};
+use vltava_protocol::record::compression::Codec;
+use vltava_protocol::record::record::{RecordError as WalkError, Records};
+use vltava_protocol::record::validate::Validated;
+use vltava_storage::log::ReadError;
+
+pub use super::decide::ControlError;
+use super::decide::{self, CreatedTopic, Decision, NewTopic, TopicRef};
+use super::records::{MetadataRecord, RecordError};
+use super::state::{BrokerInfo, Contradiction, MetadataImage};
+use crate::clock::Clock;
+use crate::config::BrokerConfig;
+use crate::partition::{AckFuture, Acks, Partition, Waiter};
+use crate::partitions::Partitions;
+
+/// How much of the log is read at a time while it is applied.
+const CATCH_UP_BYTES: usize = 1 << 20;
+
+/// Why a node cannot follow the metadata log. It must stop: its image is not the cluster's.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The log cannot be read.
+    #[error("metadata log: {0}")]
+    Read(#[from] ReadError),
+    /// The bytes of the log are unreachable.
+    #[error("metadata log: {0}")]
+    Io(#[from] std::io::Error),
+    /// A batch in it is not one.
+    #[error("metadata log after offset {after}: {error}")]
+    Batch {
+        /// The offset after the last good record.
+        after: Offset,
+        /// What is wrong.
+        error: BatchError,
+    },
+    /// A record in it is not one.
+    #[error("metadata log at offset {offset}: {error}")]
+    Walk {
+        /// Where.
+        offset: Offset,
+        /// What is wrong.
+        error: WalkError,
+    },
+    /// A record in it cannot be understood by this build.
+    #[error("metadata log at offset {offset}: {error}")]
+    Record {
+        /// Where.
+        offset: Offset,
+        /// What is wrong.
+        error: RecordError,
+    },
+    /// A record contradicts those before it.
+    #[error("metadata log at offset {offset}: {error}")]
+    Contradiction {
+        /// Where.
+        offset: Offset,
+        /// What is wrong.
+        error: Contradiction,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Controller {
+    group_zero: Arc<Partition>,
+    partitions: Arc<Partitions>,
+    clock: Arc<Clock>,
+    config: Arc<BrokerConfig>,
+    image: RwLock<Arc<MetadataImage>>,
+    /// Held while records are applied and the partitions follow; never over an await.
+    applying: Mutex<()>,
+    /// Held by the one change that is under way, over its awaits.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Controller {
+    /// A controller that has applied nothing yet.
+    pub fn new(
+        group_zero: Arc<Partition>,
+        partitions: Arc<Partitions>,
+        clock: Arc<Clock>,
+        config: Arc<BrokerConfig>,
+    ) -> Self {
+        Self {
+            group_zero,
+            partitions,
+            clock,
+            config,
+            image: RwLock::default(),
+            applying: Mutex::new(()),
+            changing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The newest image.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.image.read().clone()
+    }
+
+    /// The log of group 0.
+    pub fn group_zero(&self) -> &Arc<Partition> {
+        &self.group_zero
+    }
+
+    /// Applies what is committed and not yet applied, publishes the image and lets the partitions
+    /// follow it. Reads files and opens partitions: not for an async worker.
+    pub fn catch_up(&self) -> Result<(), ApplyError> {
+        let _applying = self.applying.lock();
+        let published = self.image();
+        let mut image = MetadataImage::clone(&published);
+        let view = self.group_zero.view();
+        while image.applied < view.high_watermark {
+            let before = image.applied;
+            let slices = view.read(before, view.high_watermark, CATCH_UP_BYTES, true)?;
+            for slice in slices {
+                apply_batches(&mut image, &slice.bytes()?)?;
+            }
+            assert!(image.applied > before, "a read below the high watermark yields a batch");
+        }
+        if image.applied > published.applied {
+            let image = Arc::new(image);
+            *self.image.write() = image.clone();
+            self.partitions.reconcile(&image);
+        }
+        Ok(())
+    }
+
+    /// Creates topics, each for itself. With `validate_only` nothing is created, but everything
+    /// else is as if.
+    pub async fn create_topics(
+        self: &Arc<Self>,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+    ) -> Vec<Result<CreatedTopic, ControlError>> {
+        let decide = |image: &MetadataImage| {
+            decide::create_topics(image, &topics, &self.config, &mut random_id)
+        };
+        if validate_only {
+            let without_record =
+                |decision: Decision<CreatedTopic>| decision.map(|(_, created)| created);
+            return decide(&self.image()).into_iter().map(without_record).collect();
+        }
+        match self.change(decide).await {
+            Ok(results) => results,
+            Err(error) => topics.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// Creates topics that somebody asked for and needs. One that another request has just created
+    /// is no error.
+    pub async fn auto_create(self: &Arc<Self>, names: &[String]) -> Vec<Result<(), ControlError>> {
+        let image = self.image();
+        let topics = names.iter().map(|name| decide::automatic(&image, name, &self.config));
+        let results = self.create_topics(topics.collect(), false).await;
+        let exists = |result| match result {
+            Ok(_) | Err(ControlError::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        results.into_iter().map(exists).collect()
+    }
+
+    /// Deletes topics, each for itself.
+    pub async fn delete_topics(
+        self: &Arc<Self>,
+        topics: Vec<TopicRef>,
+    ) -> Vec<Result<(TopicName, TopicId), ControlError>> {
+        let decide = |image: &MetadataImage| decide::delete_topics(image, &topics, &self.config);
+        match self.change(decide).await {
+            Ok(results) => results,
+            Err(error) => topics.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// Takes a block of producer ids that nobody else gets.
+    pub async fn allocate_producer_ids(self: &Arc<Self>) -> Result<Range<i64>, ControlError> {
+        let results = self.change(|image| vec![decide::allocate_producer_ids(image)]).await?;
+        results.into_iter().next().expect("one decision has one result")
+    }
+
+    /// Introduces this node to the cluster, whose id becomes `cluster_id` if it has none yet.
+    /// Returns the cluster's id.
+    pub async fn register(
+        self: &Arc<Self>,
+        cluster_id: &str,
+        advertised: &(String, u16),
+    ) -> Result<String, ControlError> {
+        let (host, port) = advertised.clone();
+        let info = BrokerInfo { host, port, rack: self.config.broker_rack.clone() };
+        let node = self.config.flags.node_id;
+        let decide = |image: &MetadataImage| {
+            let records = decide::register(image, cluster_id, node, &info);
+            records.into_iter().map(|record| Ok((record, ()))).collect()
+        };
+        self.change(decide).await?.into_iter().collect::<Result<(), _>>()?;
+        Ok(self.image().cluster_id.clone())
+    }
+
+    /// Makes one change: decides on the newest image, appends the records, waits for their commit
+    /// and for the node to follow.
+    async fn change<T>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&MetadataImage) -> Vec<Decision<T>>,
+    ) -> Result<Vec<Result<T, ControlError>>, ControlError> {
+        let _changing = self.changing.lock().await;
+        self.settle().await?;
+        let mut pending = Vec::new();
+        for decision in decide(&self.image()) {
+            pending.push(match decision {
+                Ok((record, answer)) => self.append(&record).await.map(|ack| (ack, answer)),
+                Err(refused) => Err(refused),
+            });
+        }
+        let mut results = Vec::with_capacity(pending.len());
+        for pending in pending {
+            results.push(match pending {
+                Ok((ack, answer)) => ack.await.map(|()| answer).map_err(refusal),
+                Err(error) => Err(error),
+            });
+        }
+        self.follow().await?;
+        Ok(results)
+    }
+
+    /// Waits until everything that was ever appended is committed and applied.
+    async fn settle(self: &Arc<Self>) -> Result<(), ControlError> {
+        let waiter = Waiter::new();
+        self.group_zero.watch(&waiter);
+        loop {
+            let leadership = self.group_zero.leadership();
+            if !leadership.is_leader {
+                return Err(ControlError::Log(ErrorCode::NotController));
+            }
+            let view = self.group_zero.view();
+            if self.image().applied < view.high_watermark {
+                self.follow().await?;
+            }
+            // A new leader does not know yet what of its log is committed.
+            if leadership.confirmed && view.high_watermark == view.log_end_offset {
+                return Ok(());
+            }
+            waiter.notified().await;
+        }
+    }
+
+    /// Applies what is committed, off the workers.
+    async fn follow(self: &Arc<Self>) -> Result<(), ControlError> {
+        let controller = self.clone();
+        let applied = tokio::task::spawn_blocking(move || controller.catch_up()).await;
+        let failure = match applied {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        tracing::error!(error = failure, "cannot follow the metadata log");
+        Err(ControlError::Follow(failure))
+    }
+
+    /// Appends one record as a batch of its own. In the log, in order, when this returns.
+    async fn append(&self, record: &MetadataRecord) -> Result<AckFuture, ControlError> {
+        let now = self.clock.now();
+        let batch = batch_of(record, now);
+        self.group_zero.room(batch.batch.len()).await;
+        let appended = self.group_zero.append(&batch, Acks::All, now);
+        appended.map(|appended| appended.ack).map_err(|refused| refusal(refused.code()))
+    }
+}
+
+/// An error of group 0's log, as the controller's clients know it.
+fn refusal(code: ErrorCode) -> ControlError {
+    ControlError::Log(match code {
+        ErrorCode::NotLeaderOrFollower => ErrorCode::NotController,
+        other => other,
+    })
+}
+
+/// A random topic id. None starts with `-`, so that it can stand on a command line
+/// (`Uuid.randomUuid`).
+fn random_id() -> TopicId {
+    loop {
+        let id = TopicId(uuid::Uuid::new_v4());
+        if !id.to_string().starts_with('-') {
+            return id;
+        }
+    }
+}
+
+/// A batch of one record, as the log takes it.
+fn batch_of(record: &MetadataRecord, now: Timestamp) -> Validated {
+    let mut builder = BatchBuilder::new(Codec::None, None);
+    builder.append(now, None, Some(&record.encode()), &[]);
+    let batch = builder.build(&BatchFields::default()).expect("nothing is compressed");
+    Validated {
+        header: BatchHeader::parse(&batch).expect("it was just built"),
+        batch,
+        log_append_time: Timestamp::NONE,
+        offset_of_max_timestamp: Offset::NONE,
+    }
+}
+
+/// Applies the records of whole batches. Those that were applied before are passed over: a read
+/// begins with the batch that holds its offset.
+fn apply_batches(image: &mut MetadataImage, bytes: &bytes::Bytes) -> Result<(), ApplyError> {
+    for batch in split_batches(bytes) {
+        let (header, batch) =
+            batch.map_err(|error| ApplyError::Batch { after: image.applied, error })?;
+        for record in Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count) {
+            let offset = image.applied;
+            let record = record.map_err(|error| ApplyError::Walk { offset, error })?;
+            let offset = header.base_offset + i64::from(record.offset_delta);
+            if offset < image.applied {
+                continue;
+            }
+            let record = MetadataRecord::decode(record.value.unwrap_or_default())
+                .map_err(|error| ApplyError::Record { offset, error })?;
+            image
+                .apply(offset, record)
+                .map_err(|error| ApplyError::Contradiction { offset, error })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+
+    use super::*;
+
+    /// Batches as a leader writes them, one behind the other.
+    fn log(records: &[MetadataRecord]) -> Bytes {
+        let mut bytes = BytesMut::new();
+        for (offset, record) in (0..).zip(records) {
+            let mut batch = batch_of(record, Timestamp(7)).batch.to_vec();
+            batch[..8].copy_from_slice(&i64::to_be_bytes(offset));
+            bytes.extend_from_slice(&batch);
+        }
+        bytes.freeze()
+    }
+
+    #[test]
+    fn records_travel_through_batches_and_repeated_ones_are_passed_over() {
+        let bytes = log(&[
+            MetadataRecord::Cluster { id: "c".into() },
+            MetadataRecord::ProducerIds { next: 1000 },
+        ]);
+        let mut image = MetadataImage::default();
+        apply_batches(&mut image, &bytes).unwrap();
+        assert_eq!((image.applied, image.next_producer_id), (Offset(2), 1000));
+        let same = image.clone();
+        apply_batches(&mut image, &bytes).unwrap();
+        assert_eq!(image, same);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_followed_is_named_with_its_offset() {
+        let twice = log(&[
+            MetadataRecord::ProducerIds { next: 1000 },
+            MetadataRecord::ProducerIds { next: 1000 },
+        ]);
+        let error = apply_batches(&mut MetadataImage::default(), &twice).unwrap_err();
+        assert!(error.to_string().contains("at offset 1: producer ids"), "{error}");
+        let torn = twice.slice(..twice.len() - 1);
+        let error = apply_batches(&mut MetadataImage::default(), &torn).unwrap_err();
+        assert!(error.to_string().contains("after offset 1"), "{error}");
+    }
+
+    #[test]
+    fn random_ids_can_stand_on_a_command_line() {
+        for _ in 0..1000 {
+            assert!(!random_id().to_string().starts_with('-'));
+        }
+    }
+}
