@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            decode           ordered half            rest, one at a time at the head
-//! socket ──▶ buffer ──▶ [ starting: 0..1 ] ──▶ [ waiting: 0..=PIPELINE_MAX ] ──▶ [ outgoing ] ──▶ socket
+//! socket ─▶ buffer ─▶ [starting: 0..1] ─▶ [waiting: 0..=PIPELINE_MAX] ─▶ [outgoing] ─▶ socket
 //! ```
 //!
 //! * A request begins only when the one before it has fixed its order: a Produce once its batches
