@@ -14,6 +14,8 @@
 //!   without reading, or reads slower than it asks, stops being read.
 //! * A request that panics, or that cannot be answered, ends this connection alone, after the
 //!   responses before it.
+//! * A begun request is polled until its order is fixed, an exclusive one to its end, also when the
+//!   client has gone; only the end of the process, and of a shutdown's patience, cuts it short.
 //!
 //! The service behind is a port, [`Service`], so that this file knows no API but the frame. Nothing
 //! here survives the connection. All of it runs in the one task of the connection: no lock, no
@@ -137,6 +139,8 @@ pub struct Connection<S, V> {
     outgoing: Outgoing,
     /// Whether frames may still begin: not behind a request that closes the connection.
     accepting: bool,
+    /// Nobody is left to answer: what the request at work leaves behind is dropped.
+    abandoned: bool,
     /// No more is read; this is how it ends once all that has begun is answered.
     ending: Option<Ended>,
     idle: Option<IdleTimer>,
@@ -179,6 +183,7 @@ where
             waiting: VecDeque::new(),
             outgoing: Outgoing::default(),
             accepting: true,
+            abandoned: false,
             ending: None,
             idle: config.idle_max.map(|max| IdleTimer {
                 max,
@@ -190,7 +195,7 @@ where
     }
 
     /// Serves to the end. Dropping the future closes the connection at once: appended batches
-    /// stay appended, unsent responses are lost.
+    /// stay appended, unsent responses are lost, a request at work is cut short.
     pub async fn serve(mut self) -> Ended {
         let told = poll_fn(|cx| self.poll_until_told(cx)).await;
         if !matches!(told, Ended::Shutdown) {
@@ -217,10 +222,10 @@ where
         loop {
             let mut moved = self.poll_begin(cx);
             moved |= self.poll_waiting(cx);
-            match self.poll_write(cx) {
-                Ok(wrote) => moved |= wrote,
-                Err(error) => return Poll::Ready(Ended::Failed(error)),
-            }
+            moved |= self.poll_write(cx).unwrap_or_else(|error| {
+                self.lose(error);
+                true
+            });
             moved |= self.poll_read(cx);
             if !moved {
                 break;
@@ -250,6 +255,7 @@ where
             if let Some(starting) = self.starting.as_mut() {
                 match guarded(|| starting.as_mut().poll(cx)) {
                     Ok(Poll::Pending) => return moved,
+                    Ok(Poll::Ready(_)) if self.abandoned => self.starting = None,
                     Ok(Poll::Ready(Stage::Done(Reply::Close(cause)))) => {
                         self.starting = None;
                         self.close_in_order(cause);
@@ -346,12 +352,19 @@ where
         self.waiting.push_back(Box::pin(std::future::ready(Reply::Close(cause))));
     }
 
-    /// Drops all requests under way and ends.
+    /// Answers nothing more and ends. The request at work runs on to where its order is fixed: a
+    /// handler that changes things need not fear that a client's disconnect stops it half-way.
     fn abandon(&mut self, ended: Ended) {
         self.accepting = false;
-        self.starting = None;
+        self.abandoned = true;
         self.waiting.clear();
         self.ending = Some(ended);
+    }
+
+    /// The socket failed: nobody reads the answers.
+    fn lose(&mut self, error: io::Error) {
+        self.outgoing = Outgoing::default();
+        self.abandon(Ended::Failed(error));
     }
 
     /// Writes what waits, many responses with one system call.
@@ -394,11 +407,7 @@ where
             Poll::Pending => return false,
             Poll::Ready(Ok(0)) => self.ending = Some(Ended::ByClient),
             Poll::Ready(Ok(_)) => self.touch(),
-            Poll::Ready(Err(error)) => {
-                // Reset by the peer: nobody reads the answers.
-                self.outgoing = Outgoing::default();
-                self.abandon(Ended::Failed(error));
-            }
+            Poll::Ready(Err(error)) => self.lose(error),
         }
         true
     }

@@ -288,6 +288,21 @@ async fn a_close_waits_for_the_responses_before_it_and_nothing_begins_behind_it(
 }
 
 #[tokio::test]
+async fn a_request_at_work_is_finished_though_its_client_has_gone() {
+    let mut fixture = fixture(64);
+    let gate = fixture.script.gate(2);
+    // The response of the first fills the pipe; its failing write is how the end is noticed.
+    fixture.send(&[(b'b', 1), (b'x', 2)]).await;
+    fixture.script.begun(&[1, 2]).await;
+    let Fixture { script, client, server, .. } = fixture;
+    drop(client);
+    gate.send(()).unwrap();
+    let ended = server.await.unwrap();
+    assert!(matches!(ended, Ended::Failed(_)), "{ended:?}");
+    assert_eq!(script.answered.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn a_bad_length_closes_after_the_responses_before_it() {
     for length in [-1_i32, 0, 1001] {
         let mut fixture = fixture(1 << 16);
