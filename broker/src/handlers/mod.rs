@@ -28,11 +28,16 @@ use crate::producer_ids::ProducerIds;
 use crate::server::{Peer, Server, ServerConfig, Shutdown};
 
 pub mod api_versions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod init_producer_id;
 pub mod leader;
 pub mod list_offsets;
+pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 
@@ -89,10 +94,15 @@ pub static HANDLERS: &[Handler] = &[
     overlapping!(produce),
     overlapping!(fetch),
     exclusive!(list_offsets),
+    exclusive!(metadata),
     exclusive!(find_coordinator),
     exclusive!(api_versions),
+    exclusive!(create_topics),
+    exclusive!(delete_topics),
     exclusive!(init_producer_id),
     exclusive!(offset_for_leader_epoch),
+    exclusive!(describe_configs),
+    exclusive!(describe_cluster),
 ];
 
 /// The handler of a key, if it serves this version.
