@@ -258,6 +258,10 @@ impl Recovery<'_> {
             limit = Some(base);
         }
         kept.reverse();
+        // Whole segments before the first index only were not removed yet.
+        let first_index = self.state.log_start.first_index;
+        let start = kept.partition_point(|(_, limit)| limit.is_some_and(|end| end <= first_index));
+        gone.extend(kept.drain(..start).map(|(found, _)| found.header.id));
         if planted(Bug::CutRecoveredFromOlderSegment) {
             for (_, limit) in &mut kept {
                 *limit = limit.map(LogIndex::next);
@@ -279,11 +283,14 @@ impl Recovery<'_> {
         let mut log: Vec<Recovered> = Vec::new();
         let mut torn = false;
         let mut rest = kept.into_iter();
+        let mut dropped: Vec<FileId> = Vec::new();
         while let Some((found, limit)) = rest.next() {
             let id = found.header.id.segment;
-            if let Some(before) = log.last() {
-                let end = before.segment.index.read().end();
-                self.check_join(&found.header, end)?;
+            if let Some(before) = log.last()
+                && !self.joins(&found.header, before.segment.index.read().end())?
+            {
+                dropped.push(found.header.id);
+                break;
             }
             let durable = self.durable(id);
             let scanned = self.scan(&found, limit, durable)?;
@@ -306,20 +313,23 @@ impl Recovery<'_> {
                 break;
             }
         }
-        let dropped: Vec<FileId> = rest.map(|(found, _)| found.header.id).collect();
+        dropped.extend(rest.map(|(found, _)| found.header.id));
         self.report.dropped_segments = dropped.len();
         Ok((log, torn, dropped))
     }
 
-    /// A newer segment begins where the older one ends, in every measure.
-    fn check_join(&self, next: &SegmentHeader, end: BatchStart) -> Result<(), RecoverError> {
+    /// Whether a segment begins where the one before it ends, in every measure. Index and epoch name
+    /// a batch and all before it, so one that does belongs to the same log. If it does not, a
+    /// segment between them was lost with all that was written in vain, or what was durable is gone.
+    fn joins(&self, next: &SegmentHeader, end: BatchStart) -> Result<bool, RecoverError> {
         let joins = next.base_index == end.index
             && next.base_offset == end.offset
             && next.epoch_before == end.epoch_before;
-        if joins {
-            return Ok(());
+        if !joins && self.durable(next.id.segment) > 0 {
+            let reason = "it does not begin where the one before ends";
+            return Err(self.damaged(next.id.segment, 0, reason));
         }
-        Err(self.damaged(next.id.segment, 0, "it does not begin where the one before ends"))
+        Ok(joins)
     }
 
     fn recovered(&self, found: Found, index: SegmentIndex, durable: u64) -> Recovered {
@@ -432,6 +442,9 @@ impl Recovery<'_> {
         };
         self.disk.create_dir(&self.dir())?;
         let made = self.create(ids.next_segment(), at)?;
+        for dir in self.dir().ancestors().skip(1) {
+            self.disk.sync_dir(dir)?;
+        }
         self.remove_leftovers(directory, &[])?;
         self.finish(vec![made], ids)
     }

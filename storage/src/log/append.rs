@@ -181,11 +181,12 @@ impl PartitionLog {
     ) -> Result<(), AppendError> {
         assert!(self.unpublished.is_empty(), "raft's entries come in the order of the log");
         let mut rest = batches;
-        while !rest.is_empty() {
-            rest = self.append_run(rest)?;
+        let mut result = Ok(());
+        while !rest.is_empty() && result.is_ok() {
+            result = self.append_run(rest).map(|left| rest = left);
         }
         self.publish_view();
-        Ok(())
+        result
     }
 
     /// Writes the batches that fit into one segment; returns the others.

@@ -58,7 +58,8 @@ impl PartitionLog {
             return;
         }
         // Producers outlive their batches: from here on only a snapshot knows them.
-        best_effort(self.write_producers(), "writing a producer snapshot", &self.dir);
+        let floor = self.segments[gone].header.base_index.prev();
+        best_effort(self.keep_producers(floor), "writing a producer snapshot", &self.dir);
         let dropped: Vec<_> = Arc::make_mut(&mut self.segments).drain(..gone).collect();
         let first = self.segments[0].header;
         assert!(first.base_index <= self.committed.next(), "nothing uncommitted goes");

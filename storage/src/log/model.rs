@@ -17,7 +17,7 @@ use crate::disk::sim::SimDisk;
 use crate::flush::FlushItem;
 use crate::ids::{LogIndex, ReplicaId, SegmentId};
 use crate::producers::ProducerTable;
-use crate::recovery::RecoveryReport;
+use crate::recovery::{RecoverError, RecoveryReport};
 use crate::state::{LogStart, ReplicaState};
 
 pub(crate) const REPLICA: ReplicaId = ReplicaId(7);
@@ -91,6 +91,14 @@ pub(crate) struct Harness {
     pub(crate) row: ReplicaState,
     /// What the write-ahead set knows.
     pub(crate) durable: HashMap<SegmentId, u64>,
+    /// Everything that may lie at an index on disk, from index 2 on.
+    history: Vec<Vec<Bytes>>,
+    /// How many batches of the model were flushed and never cut since.
+    stable: usize,
+    /// A write that failed and may come back until a newer segment is durable.
+    attempt: Option<(LogIndex, Bytes)>,
+    /// The log start that was flushed.
+    stable_start: Offset,
 }
 
 impl Harness {
@@ -104,7 +112,21 @@ impl Harness {
         let (row, durable) = (first_state(), HashMap::new());
         let (model, committed) = (Vec::new(), LogIndex(1));
         let (log_start, epoch) = (Offset(0), LeaderEpoch(1));
-        let mut this = Self { disk, log, config, model, committed, log_start, epoch, row, durable };
+        let mut this = Self {
+            disk,
+            log,
+            config,
+            model,
+            committed,
+            log_start,
+            epoch,
+            row,
+            durable,
+            history: Vec::new(),
+            stable: 0,
+            attempt: None,
+            stable_start: Offset(0),
+        };
         this.flush();
         this
     }
@@ -123,11 +145,16 @@ impl Harness {
 
     /// Makes all of the outbox durable.
     pub(crate) fn flush(&mut self) {
+        self.disk.heal();
+        self.stable = self.model.len();
+        self.stable_start = self.log_start;
         for item in self.log.take_flush_items() {
             match item {
                 FlushItem::Create { file, .. } => {
                     file.file.sync().unwrap();
-                    self.disk.sync_dir(file.path.parent().unwrap()).unwrap();
+                    for dir in file.path.ancestors().skip(1) {
+                        self.disk.sync_dir(dir).unwrap();
+                    }
                     self.durable.insert(file.id.segment, 64);
                 }
                 FlushItem::Write { file, position, bytes } => {
@@ -158,19 +185,61 @@ impl Harness {
     /// Writes ahead and publishes a client's batch.
     pub(crate) fn produce(&mut self, batch: &Bytes) -> Result<(), AppendError> {
         let header = BatchHeader::parse(batch).unwrap();
-        let bytes = self.log.write_ahead(self.epoch, batch, &header, Timestamp(5000))?;
-        self.published(bytes);
+        let written = self.log.write_ahead(self.epoch, batch, &header, Timestamp(5000));
+        if written.is_err() {
+            let offset = self.end_offset_of(self.last_index());
+            let prefix = BatchHeader::encode_prefix(offset, header.batch_length, self.epoch);
+            let bytes = Bytes::from([&prefix[..], &batch[16..]].concat());
+            self.attempted(bytes);
+        }
+        self.published(written?);
         Ok(())
     }
 
     /// Writes ahead and publishes an internal batch.
     pub(crate) fn internal(&mut self, kind: InternalKind, body: &[u8]) -> Result<(), AppendError> {
-        let bytes = self.log.write_ahead_internal(self.epoch, kind, body)?;
-        self.published(bytes);
+        let offset = self.end_offset_of(self.last_index());
+        let written = self.log.write_ahead_internal(self.epoch, kind, body);
+        if written.is_err() {
+            self.attempted(InternalBatch::encode(offset, self.epoch, kind, body));
+        }
+        self.published(written?);
         Ok(())
     }
 
+    /// A write failed; until a newer segment is durable its bytes may be found.
+    fn attempted(&mut self, bytes: Bytes) {
+        let index = self.last_index().next();
+        self.remember(index, &bytes);
+        self.attempt = Some((index, bytes));
+    }
+
+    fn remember(&mut self, index: LogIndex, bytes: &Bytes) {
+        let at = (index.0 - 2) as usize;
+        if self.history.len() <= at {
+            self.history.resize(at + 1, Vec::new());
+        }
+        self.history[at].push(bytes.clone());
+    }
+
+    /// After a failed write: leaves the burnt position, durably.
+    pub(crate) fn recover_from_failure(&mut self) {
+        self.disk.heal();
+        if self.log.is_burnt() {
+            self.log.unburn().unwrap();
+            self.flush();
+            self.log.unburnt_durable();
+            if let Some((index, bytes)) = self.attempt.take() {
+                let history = &mut self.history[(index.0 - 2) as usize];
+                let at = history.iter().position(|old| *old == bytes).unwrap();
+                history.remove(at);
+            }
+        }
+        assert!(!self.log.is_burnt());
+    }
+
     fn published(&mut self, bytes: Bytes) {
+        self.remember(self.last_index().next(), &bytes);
         self.model.push(Batch { epoch: self.epoch, bytes });
         self.log.publish(self.last_index(), self.epoch);
     }
@@ -186,6 +255,9 @@ impl Harness {
             offset = BatchHeader::parse(&bytes).unwrap().end_offset();
             run.push((LogIndex(self.last_index().0 + 1 + n as u64), self.epoch, bytes));
         }
+        for (index, _, bytes) in &run {
+            self.remember(*index, bytes); // also of a write that fails half way
+        }
         let result = self.log.append_all(&run);
         let landed = (self.log.last_index().0 - self.last_index().0) as usize;
         let landed = run.into_iter().take(landed);
@@ -196,6 +268,7 @@ impl Harness {
     pub(crate) fn cut(&mut self, from: LogIndex) -> Result<(), AppendError> {
         self.log.cut(from)?;
         self.model.truncate((from.0 - 2) as usize);
+        self.stable = self.stable.min(self.model.len());
         Ok(())
     }
 
@@ -209,6 +282,7 @@ impl Harness {
         self.internal(InternalKind::LogStart, &InternalBatch::log_start_body(offset))?;
         let index = self.last_index();
         self.commit(index);
+        self.flush(); // raft hands out what is committed *and* durable here
         self.log.apply_log_start(index, offset);
         self.log_start = self.log_start.max(offset);
         Ok(())
@@ -216,13 +290,52 @@ impl Harness {
 
     /// Opens the log on what is left of the disk.
     pub(crate) fn reopen(&mut self, disk: SimDisk) -> RecoveryReport {
-        self.disk = disk;
-        let shared: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let (log, report) = self.try_reopen(&disk).unwrap();
+        (self.disk, self.log) = (disk, log);
+        report
+    }
+
+    pub(crate) fn try_reopen(
+        &self,
+        disk: &SimDisk,
+    ) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let durable = |segment| self.durable.get(&segment).copied().unwrap_or(0);
-        let (log, report) =
-            PartitionLog::recover(shared, REPLICA, self.config, self.row.clone(), &durable)
-                .unwrap();
-        self.log = log;
+        PartitionLog::recover(shared, REPLICA, self.config, self.row.clone(), &durable)
+    }
+
+    /// Opens the log after a loss of what was not flushed: everything flushed must be there, what
+    /// is behind it must be something that was written there. The model follows.
+    pub(crate) fn reopen_after_loss(&mut self, disk: SimDisk) -> RecoveryReport {
+        let report = self.reopen(disk);
+        let last = self.log.last_index();
+        assert!(
+            last.0 >= self.stable as u64 + 1,
+            "flushed up to {}, found {last}",
+            self.stable + 1
+        );
+        assert!(self.log.state().log_start.offset >= self.stable_start, "deleted data came back");
+        let mut index = self.log.first_index();
+        self.model.truncate(last.0 as usize - 1);
+        while index <= last {
+            for (at, epoch, bytes) in self.log.batches(index..last.next(), 1 << 20).unwrap() {
+                let place = (at.0 - 2) as usize;
+                assert!(self.history[place].contains(&bytes), "batch {at} was never written");
+                assert!(place >= self.stable || self.model[place].bytes == bytes);
+                let batch = Batch { epoch, bytes };
+                if place < self.model.len() {
+                    self.model[place] = batch;
+                } else {
+                    self.model.push(batch);
+                }
+                index = at.next();
+            }
+        }
+        self.log_start = self.log.state().log_start.offset;
+        self.committed = LogIndex(self.committed.0.min(self.stable as u64 + 1));
+        assert!(self.log.committed() <= self.committed);
+        self.log.commit_to(self.committed);
+        self.attempt = None;
         report
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 
 use super::{LogError, PartitionLog, ReadError, best_effort};
@@ -18,7 +19,7 @@ use crate::segment::Segment;
 use crate::segments::walk_indexes;
 use crate::side_file;
 
-/// Producer snapshots kept at or before the commit, below which nothing is cut; older ones go.
+/// Producer snapshots kept at or before the saved commit, below which nothing is cut or lost.
 const COMMITTED_SNAPSHOTS_MAX: usize = 2;
 
 impl PartitionLog {
@@ -54,17 +55,35 @@ impl PartitionLog {
     }
 
     /// Writes producer state as of the end of the log, and removes snapshots that are not needed.
-    pub(super) fn write_producers(&mut self) -> io::Result<()> {
+    fn write_producers(&mut self) -> io::Result<()> {
         let last = self.last_index();
-        let bytes = self.producers.encode(last, self.epochs.last());
-        let path = self.dir.join(producers_file_name(last));
-        let file = side_file::write(&*self.disk, &path, &bytes)?;
-        self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
+        self.write_snapshot(last, &self.producers.encode(last, self.epochs.last()))?;
         let snapshots = producer_snapshots(&*self.disk, &self.dir)?;
-        let committed = snapshots.iter().rev().filter(|index| **index <= self.committed);
-        for index in committed.skip(COMMITTED_SNAPSHOTS_MAX) {
+        let safe = self.committed.min(self.state.vote.commit);
+        let safe = snapshots.iter().rev().filter(|index| **index <= safe);
+        for index in safe.skip(COMMITTED_SNAPSHOTS_MAX) {
             self.disk.remove(&self.dir.join(producers_file_name(*index)))?;
         }
+        Ok(())
+    }
+
+    /// Makes sure of a snapshot that includes all before the segments that stay, and no batch that
+    /// may still be cut.
+    pub(super) fn keep_producers(&mut self, floor: LogIndex) -> io::Result<()> {
+        let committed = self.committed;
+        let newest = newest_snapshot(&self.disk, &self.dir, &self.epochs, committed)?;
+        if newest.as_ref().is_some_and(|(index, _)| *index >= floor) {
+            return Ok(());
+        }
+        let table = replay_producers(newest, &self.segments, floor).map_err(io::Error::other)?;
+        let epoch = self.epochs.at(floor).expect("the floor lies in the log");
+        self.write_snapshot(floor, &table.encode(floor, epoch))
+    }
+
+    fn write_snapshot(&mut self, index: LogIndex, bytes: &Bytes) -> io::Result<()> {
+        let path = self.dir.join(producers_file_name(index));
+        let file = side_file::write(&*self.disk, &path, bytes)?;
+        self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
         Ok(())
     }
 
