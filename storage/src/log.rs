@@ -138,8 +138,8 @@ pub(crate) struct Parts {
 
 impl PartitionLog {
     /// Creates the log of a new replica: an empty one that begins where `state.log_start` says.
-    /// (A group's first replicas start at first index 2 after epoch 1, so that every later one is
-    /// brought up by a snapshot.)
+    /// (A group's first replicas start at first index 2 after epoch 1, every later one at first
+    /// index 1 after epoch 0, so that it is brought up by a snapshot.)
     ///
     /// Whatever an unfinished creation left in the replica's directory is removed: call this only
     /// for a replica without a row. Nothing of the replica may be acknowledged before a ticket
@@ -150,6 +150,7 @@ impl PartitionLog {
         config: LogConfig,
         state: ReplicaState,
     ) -> Result<Self, LogError> {
+        assert!(state.log_start.first_index > LogIndex(0), "index 0 is before every log");
         let dir = replica_dir(replica);
         disk.remove_dir(&dir)?;
         disk.create_dir(&dir)?;

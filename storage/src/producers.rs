@@ -268,3 +268,140 @@ fn judge(header: &BatchHeader, entry: &Entry) -> Result<Admission, ProducerError
         Err(ProducerError::OutOfOrderSequence { producer, got, last })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vltava_protocol::record::batch::Attributes;
+
+    use super::*;
+
+    const EXPIRATION_MS: i64 = 1000;
+
+    fn batch(epoch: i16, sequence: i32, records: i32, offset: i64) -> BatchHeader {
+        BatchHeader {
+            base_offset: Offset(offset),
+            batch_length: 49,
+            leader_epoch: LeaderEpoch(1),
+            magic: 2,
+            crc: 0,
+            attributes: Attributes(0),
+            last_offset_delta: records - 1,
+            base_timestamp: Timestamp(offset),
+            max_timestamp: Timestamp(offset),
+            producer_id: ProducerId(7),
+            producer_epoch: ProducerEpoch(epoch),
+            base_sequence: Sequence(sequence),
+            record_count: records,
+        }
+    }
+
+    fn table(batches: &[(i16, i32, i32)]) -> ProducerTable {
+        let mut table = ProducerTable::default();
+        let mut offset = 0;
+        for &(epoch, sequence, records) in batches {
+            table.apply(&batch(epoch, sequence, records, offset), Some(Timestamp(0)));
+            offset += i64::from(records);
+        }
+        table
+    }
+
+    /// `Ok(None)` is an append, `Ok(Some(offset))` a duplicate, else Kafka's error code.
+    fn verdict(table: &ProducerTable, header: &BatchHeader, now: i64) -> Result<Option<i64>, i16> {
+        match table.check(header, std::iter::empty(), Timestamp(now), EXPIRATION_MS) {
+            Ok(Admission::Append) => Ok(None),
+            Ok(Admission::Duplicate { base_offset, .. }) => Ok(Some(base_offset.0)),
+            Err(ProducerError::InvalidEpoch { .. }) => Err(47),
+            Err(ProducerError::OutOfOrderSequence { .. }) => Err(45),
+        }
+    }
+
+    #[test]
+    fn rules_are_kafkas() {
+        const MAX: i32 = i32::MAX;
+        let five: &[(i16, i32, i32)] =
+            &[(0, 0, 2), (0, 2, 1), (0, 3, 1), (0, 4, 1), (0, 5, 1), (0, 6, 3)];
+        let check = |before: &[(i16, i32, i32)], next: (i16, i32, i32), expected| {
+            let (epoch, sequence, records) = next;
+            let header = batch(epoch, sequence, records, 0);
+            assert_eq!(verdict(&table(before), &header, 0), expected, "{before:?} {next:?}");
+        };
+        check(&[], (0, 0, 1), Ok(None));
+        check(&[], (3, 41, 1), Ok(None)); // no state: any sequence
+        check(&[(0, 0, 3)], (0, 3, 1), Ok(None));
+        check(&[(0, 0, 3)], (0, 4, 1), Err(45));
+        check(&[(0, 0, 3)], (0, 2, 1), Err(45)); // overlaps, equals none
+        check(&[(0, 0, 3)], (0, 0, 3), Ok(Some(0))); // exactly the same
+        check(&[(0, 0, 3)], (0, 0, 2), Err(45)); // the same start only
+        check(&[(0, 0, 3), (0, 3, 2)], (0, 0, 3), Ok(Some(0)));
+        check(&[(0, 0, 3), (0, 3, 2)], (0, 3, 2), Ok(Some(3)));
+        check(five, (0, 2, 1), Ok(Some(2))); // the fifth last
+        check(five, (0, 0, 2), Err(45)); // the sixth last is forgotten
+        check(five, (0, 9, 1), Ok(None));
+        check(&[(0, MAX - 1, 2)], (0, 0, 1), Ok(None)); // the sequence wraps
+        check(&[(0, MAX - 1, 1)], (0, MAX, 3), Ok(None));
+        check(&[(0, MAX, 3)], (0, 2, 1), Ok(None)); // MAX, 0, 1
+        check(&[(0, MAX, 3)], (0, 0, 1), Err(45));
+        check(&[(1, 0, 3)], (2, 0, 1), Ok(None)); // a new epoch begins at 0
+        check(&[(1, 0, 3)], (2, 3, 1), Err(45));
+        check(&[(1, 0, 3)], (0, 0, 3), Err(47)); // an old epoch, even of an equal batch
+        check(&[(0, 0, 3), (1, 0, 1)], (1, 1, 1), Ok(None));
+        check(&[(0, 0, 3), (1, 0, 1)], (1, 3, 1), Err(45)); // the old epoch's sequence is gone
+    }
+
+    #[test]
+    fn batches_written_ahead_count() {
+        let table = table(&[(0, 0, 3)]);
+        let ahead = [batch(0, 3, 2, 3), batch(0, 5, 1, 5)];
+        let check = |sequence, records| {
+            let header = batch(0, sequence, records, 0);
+            table.check(&header, ahead.iter(), Timestamp(0), EXPIRATION_MS)
+        };
+        assert_eq!(check(6, 1), Ok(Admission::Append));
+        assert!(matches!(check(3, 2), Ok(Admission::Duplicate { base_offset: Offset(3), .. })));
+        assert!(matches!(check(3, 1), Err(ProducerError::OutOfOrderSequence { .. })));
+    }
+
+    #[test]
+    fn idle_producers_are_forgotten() {
+        let mut table = table(&[(0, 0, 3)]);
+        let gap = batch(0, 41, 1, 0);
+        assert_eq!(verdict(&table, &gap, EXPIRATION_MS - 1), Err(45));
+        assert_eq!(verdict(&table, &gap, EXPIRATION_MS), Ok(None));
+        table.expire(Timestamp(EXPIRATION_MS - 1), EXPIRATION_MS);
+        assert_eq!(table.len(), 1);
+        table.expire(Timestamp(EXPIRATION_MS), EXPIRATION_MS);
+        assert!(table.is_empty());
+        // Learned from the log: it counts from the first look.
+        table.apply(&batch(0, 0, 1, 0), None);
+        table.expire(Timestamp(9000), EXPIRATION_MS);
+        assert_eq!(verdict(&table, &gap, 9999), Err(45));
+        assert_eq!(verdict(&table, &gap, 10_000), Ok(None));
+    }
+
+    #[test]
+    fn a_fence_refuses_older_epochs_and_keeps_the_sequence() {
+        let mut table = table(&[(1, 0, 3)]);
+        table.fence(ProducerId(7), ProducerEpoch(4));
+        assert_eq!(table.last_of(ProducerId(7)), Some((ProducerEpoch(4), Sequence(2))));
+        assert_eq!(verdict(&table, &batch(1, 3, 1, 0), 0), Err(47));
+        assert_eq!(verdict(&table, &batch(4, 3, 1, 0), 0), Ok(None));
+        assert_eq!(verdict(&table, &batch(4, 0, 3, 0), 0), Ok(Some(0)), "it is there already");
+        table.fence(ProducerId(8), ProducerEpoch(0));
+        assert_eq!(table.last_of(ProducerId(8)), Some((ProducerEpoch(0), Sequence::NONE)));
+    }
+
+    #[test]
+    fn snapshots_read_back() {
+        let mut table = table(&[(0, 0, 2), (0, 2, 1), (1, 0, 4)]);
+        table.fence(ProducerId(9), ProducerEpoch(2));
+        let file = table.encode(LogIndex(40), LeaderEpoch(3));
+        let (index, epoch, read) = ProducerTable::decode(&file).unwrap();
+        assert_eq!((index, epoch), (LogIndex(40), LeaderEpoch(3)));
+        assert_eq!(read.encode(index, epoch), file);
+        for position in 0..file.len() {
+            let mut bad = file.to_vec();
+            bad[position] ^= 1;
+            assert!(ProducerTable::decode(&Bytes::from(bad)).is_none(), "flipped {position}");
+        }
+    }
+}

@@ -28,6 +28,9 @@ pub(crate) use install::Checked;
 
 pub use install::{InstallError, SnapshotInstall};
 
+#[cfg(test)]
+mod tests;
+
 const MAGIC: Magic = Magic(*b"VSNP");
 /// Segments that one snapshot may have.
 const SEGMENTS_MAX: u32 = 1 << 20;
