@@ -9,32 +9,30 @@
 //! **Invariant:** entries follow the batches: index, offset and position rise, the first entry is
 //! the first batch. The index is memory; its side file (`{segment}.index`) saves a scan at start.
 
+use std::io;
+use std::path::Path;
+
 use bytes::{Buf, BufMut, Bytes};
 use vltava_protocol::ids::{LeaderEpoch, Offset, Timestamp};
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::InternalKind;
 
+use self::entries::{ENTRY_BYTES, Entries, IndexEntry};
+use crate::disk::{Disk, DiskFile};
 use crate::epochs::EpochStart;
 use crate::ids::LogIndex;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::side_file::{self, Magic};
 
+mod entries;
+
 const MAGIC: Magic = Magic(*b"VIDX");
 /// Entries are relative to the segment's base and positions are `u32`, so a segment ends below.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 2 << 30;
-const ENTRY_BYTES: usize = 20;
+/// Entries of a segment that was left stay in memory below this size, and in a map above it.
+const RESIDENT_BYTES_MAX: usize = 64 * 1024;
 const INTERNAL_BYTES: usize = 17;
 const EPOCH_BYTES: usize = 20;
-
-/// One batch of the sparse index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct IndexEntry {
-    relative_index: u32,
-    relative_offset: u32,
-    position: u32,
-    /// Greatest timestamp of the segment's batches before this one; `NONE` for the first.
-    max_timestamp_before: Timestamp,
-}
 
 /// Where an internal batch lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +60,7 @@ pub(crate) struct SegmentIndex {
     base_offset: Offset,
     epoch_before: LeaderEpoch,
     interval_bytes: u32,
-    entries: Vec<IndexEntry>,
+    entries: Entries,
     internal: Vec<InternalPlace>,
     epochs: Vec<EpochStart>,
     /// Greatest timestamp of a data batch, or more where a tail was cut off; `NONE` without one.
@@ -80,7 +78,7 @@ impl SegmentIndex {
             base_offset: header.base_offset,
             epoch_before: header.epoch_before,
             interval_bytes,
-            entries: Vec::new(),
+            entries: Entries::new(),
             internal: Vec::new(),
             epochs: Vec::new(),
             max_timestamp: Timestamp::NONE,
@@ -139,23 +137,35 @@ impl SegmentIndex {
     pub(crate) fn truncate(&mut self, end: BatchStart) {
         assert!(end.index <= self.end.index && end.position <= self.end.position);
         let relative = end.index.0 - self.base_index.0;
-        self.entries.retain(|entry| u64::from(entry.relative_index) < relative);
+        let kept = self.entries.partition_point(|e| u64::from(e.relative_index) < relative);
+        self.entries.truncate(kept);
         self.internal.retain(|place| place.index < end.index);
         self.epochs.retain(|start| start.first_index < end.index);
-        if self.entries.is_empty() {
+        if kept == 0 {
             (self.max_timestamp, self.first_timestamp) = (Timestamp::NONE, Timestamp::NONE);
         }
         self.end = end;
     }
 
-    /// Forgets what lies after the last entry before `limit`, so that a scan can go on from there.
+    /// Forgets the last entry before the batch at `limit`, and all behind it, so that a scan can go
+    /// on from there.
     pub(crate) fn rewind(&mut self, limit: LogIndex) {
-        if self.end.index <= limit {
-            return;
+        if self.end.index > limit {
+            let relative = limit.0.saturating_sub(self.base_index.0);
+            self.keep(self.entries.partition_point(|e| u64::from(e.relative_index) < relative));
         }
-        let relative = limit.0.saturating_sub(self.base_index.0);
-        let kept = self.entries.partition_point(|e| u64::from(e.relative_index) < relative);
-        let Some(last) = self.entries[..kept].last().copied() else {
+    }
+
+    /// As [`SegmentIndex::rewind`], to before the byte at `position`.
+    pub(crate) fn rewind_to_position(&mut self, position: u64) {
+        if self.end.position > position {
+            self.keep(self.entries.partition_point(|e| u64::from(e.position) < position));
+        }
+    }
+
+    /// Goes back to the start of the last of the first `entries` entries.
+    fn keep(&mut self, entries: usize) {
+        let Some(last) = entries.checked_sub(1).map(|last| self.entries.get(last)) else {
             self.truncate(self.start());
             return;
         };
@@ -228,14 +238,14 @@ impl SegmentIndex {
             .entries
             .partition_point(|e| self.base_offset + i64::from(e.relative_offset) <= offset);
         match after.checked_sub(1) {
-            Some(at) => self.entries[at].max_timestamp_before,
+            Some(at) => self.entries.get(at).max_timestamp_before,
             None => Timestamp::NONE,
         }
     }
 
     fn entry_before(&self, after: usize) -> BatchStart {
         match after.checked_sub(1) {
-            Some(at) => self.start_of(&self.entries[at]),
+            Some(at) => self.start_of(&self.entries.get(at)),
             None => self.start(),
         }
     }
@@ -290,12 +300,7 @@ impl SegmentIndex {
             body.put_u32(place.length);
             body.put_u8(place.kind as u8);
         }
-        for entry in &self.entries {
-            body.put_u32(entry.relative_index);
-            body.put_u32(entry.relative_offset);
-            body.put_u32(entry.position);
-            body.put_i64(entry.max_timestamp_before.0);
-        }
+        self.entries.encode(&mut body);
         side_file::encode(MAGIC, &body)
     }
 
@@ -345,28 +350,43 @@ impl SegmentIndex {
                 kind: kind_of(body.get_u8())?,
             });
         }
-        index.entries.reserve_exact(entries);
-        for _ in 0..entries {
-            index.entries.push(IndexEntry {
-                relative_index: body.get_u32(),
-                relative_offset: body.get_u32(),
-                position: body.get_u32(),
-                max_timestamp_before: Timestamp(body.get_i64()),
-            });
-        }
+        index.entries = Entries::Stored(body);
         Some(index)
     }
 
-    /// The body of a side file's bytes.
-    pub(crate) const fn magic() -> Magic {
-        MAGIC
-    }
-
-    /// Gives back memory that a growing index keeps in reserve.
-    pub(crate) fn shrink(&mut self) {
-        self.entries.shrink_to_fit();
+    /// Gives back what only a growing index needs: `file` is the side file just written.
+    pub(crate) fn shrink(&mut self, file: &dyn DiskFile) -> io::Result<()> {
         self.internal.shrink_to_fit();
         self.epochs.shrink_to_fit();
+        let bytes = (self.entries.len() * ENTRY_BYTES) as u64;
+        let end = file.len()?;
+        let entries = file.slice(end - bytes..end)?;
+        let is_large = entries.len() > RESIDENT_BYTES_MAX;
+        let entries = if is_large { entries } else { Bytes::copy_from_slice(&entries) };
+        self.entries = Entries::Stored(entries);
+        Ok(())
+    }
+
+    /// Reads the index of a segment from its side file.
+    pub(crate) fn load(
+        disk: &dyn Disk,
+        path: &Path,
+        header: &SegmentHeader,
+        interval_bytes: u32,
+    ) -> io::Result<Option<Self>> {
+        let file = match disk.open(path, 0) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let length = file.len()?;
+        let content = if length > RESIDENT_BYTES_MAX as u64 {
+            file.slice(0..length)?
+        } else {
+            side_file::content(&*file)?
+        };
+        let body = side_file::decode(MAGIC, &content);
+        Ok(body.and_then(|body| Self::decode(&body, header, interval_bytes)))
     }
 }
 

@@ -102,7 +102,6 @@ impl From<ReadError> for RecoverError {
 /// A segment file found in the directory.
 struct Found {
     header: SegmentHeader,
-    file: Arc<SegmentFile>,
     length: u64,
 }
 
@@ -117,11 +116,23 @@ struct Directory {
     last_generation: Generation,
 }
 
-/// A segment of the log, scanned.
-struct Recovered {
-    segment: Arc<Segment>,
-    file: Arc<SegmentFile>,
-    durable: u64,
+/// The segments of the log as far as they are known, oldest first; only the last one's file is open.
+#[derive(Default)]
+struct Chain {
+    segments: Vec<Arc<Segment>>,
+    active: Option<Arc<SegmentFile>>,
+}
+
+impl Chain {
+    fn push(&mut self, segment: Arc<Segment>, file: Arc<SegmentFile>) {
+        self.segments.push(segment);
+        self.active = Some(file);
+    }
+
+    /// Where the log ends.
+    fn end(&self) -> Option<BatchStart> {
+        self.segments.last().map(|segment| segment.index.read().end())
+    }
 }
 
 /// How far a scan of one segment came.
@@ -173,11 +184,10 @@ impl Recovery<'_> {
             return self.start_again(&directory, ids);
         }
         let (mut log, torn, dropped) = self.scan_all(kept)?;
-        self.sync(&log)?;
+        self.disk.sync_dir(&self.dir())?;
         if torn || !dropped.is_empty() {
-            let end = log.last().expect("the first segment is kept").segment.index.read().end();
-            let made = self.create(ids.next_segment(), end)?;
-            log.push(made);
+            let end = log.end().expect("the first segment is kept");
+            self.create(&mut log, ids.next_segment(), end)?;
         }
         let gone = superseded.into_iter().chain(dropped);
         self.outbox.extend(gone.map(|id| FlushItem::Delete { id, path: segment_path(id) }));
@@ -207,16 +217,14 @@ impl Recovery<'_> {
         for segment in names.iter().filter_map(|name| parse_segment_file_name(name)) {
             directory.last_id = directory.last_id.max(segment);
             let id = FileId { replica: self.replica, segment };
-            let path = segment_path(id);
-            let file = self.disk.open(&path, self.config.segment_bytes)?;
-            let file = Arc::new(SegmentFile { id, path, file });
+            let file = self.open(id)?;
             let bytes = read_at(&file, 0, SEGMENT_HEADER_BYTES as usize)?;
             match SegmentHeader::decode(&bytes) {
                 Ok(header) if header.id == id => {
                     directory.last_generation = directory.last_generation.max(header.generation);
                     if header.generation == self.state.generation {
                         let length = file.file.len()?;
-                        directory.segments.push(Found { header, file, length });
+                        directory.segments.push(Found { header, length });
                     } else {
                         directory.leftovers.push(segment);
                     }
@@ -224,19 +232,23 @@ impl Recovery<'_> {
                 Err(error @ HeaderError::Newer(_)) => {
                     return Err(RecoverError::Newer { segment, error });
                 }
-                // Its creation never finished. If it is missed, the gap tells.
-                _ => directory.leftovers.push(segment),
-            }
-        }
-        // A durable segment without a header is missed by nobody if it was the last one.
-        let newest = directory.segments.last().map(|found| found.header.id.segment);
-        for &segment in directory.leftovers.iter().filter(|&&id| newest.is_none_or(|n| id > n)) {
-            let known = self.state.durable.is_some_and(|place| place.segment == segment);
-            if known || (self.durable)(segment) > SEGMENT_HEADER_BYTES {
-                return Err(self.damaged(segment, 0, "its header is gone"));
+                _ => {
+                    // Its creation never finished, or what was durable is gone.
+                    let is_named = self.state.durable.is_some_and(|at| at.segment == segment);
+                    if is_named || (self.durable)(segment) >= SEGMENT_HEADER_BYTES {
+                        return Err(self.damaged(segment, 0, "its header is gone"));
+                    }
+                    directory.leftovers.push(segment);
+                }
             }
         }
         Ok(directory)
+    }
+
+    fn open(&self, id: FileId) -> io::Result<Arc<SegmentFile>> {
+        let path = segment_path(id);
+        let file = self.disk.open(&path, self.config.segment_bytes)?;
+        Ok(Arc::new(SegmentFile { id, path, file }))
     }
 
     fn damaged(&self, segment: SegmentId, position: u64, reason: &str) -> RecoverError {
@@ -275,25 +287,26 @@ impl Recovery<'_> {
     fn scan_all(
         &mut self,
         kept: Vec<(Found, Option<LogIndex>)>,
-    ) -> Result<(Vec<Recovered>, bool, Vec<FileId>), RecoverError> {
+    ) -> Result<(Chain, bool, Vec<FileId>), RecoverError> {
         let first = kept[0].0.header;
         if first.base_index > self.state.log_start.first_index {
             return Err(self.damaged(first.id.segment, 0, "the log's first segment is missing"));
         }
-        let mut log: Vec<Recovered> = Vec::new();
+        let mut log = Chain::default();
         let mut torn = false;
         let mut rest = kept.into_iter();
         let mut dropped: Vec<FileId> = Vec::new();
         while let Some((found, limit)) = rest.next() {
             let id = found.header.id.segment;
-            if let Some(before) = log.last()
-                && !self.joins(&found.header, before.segment.index.read().end())?
+            if let Some(end) = log.end()
+                && !self.joins(&found.header, end)?
             {
                 dropped.push(found.header.id);
                 break;
             }
             let durable = self.durable(id);
-            let scanned = self.scan(&found, limit, durable)?;
+            let file = self.open(found.header.id)?;
+            let scanned = self.scan(&found, &file, limit, durable)?;
             let end = scanned.index.end();
             self.report.scanned_bytes += scanned.bytes;
             let ends_here = limit.is_none_or(|limit| end.index < limit);
@@ -302,18 +315,29 @@ impl Recovery<'_> {
                 return Err(self.damaged(id, end.position, reason));
             }
             if ends_here {
-                torn = has_content(&found.file, end.position, found.length)?;
+                torn = has_content(&file, end.position, found.length)?;
                 self.report.torn_bytes = if torn { found.length - end.position } else { 0 };
             }
             if scanned.bytes > 0 && !ends_here {
                 self.write_index(&found.header, &scanned.index);
             }
-            log.push(self.recovered(found, scanned.index, durable));
+            if end.position > durable && !planted(Bug::RecoveredTailNotSynced) {
+                file.file.sync()?;
+            }
+            let capacity = self.config.segment_bytes.max(found.length);
+            let disk = self.disk.clone();
+            let segment = Segment::new(disk, &file, found.header, capacity, scanned.index);
+            log.push(Arc::new(segment), file);
             if ends_here {
                 break;
             }
         }
         dropped.extend(rest.map(|(found, _)| found.header.id));
+        // Its creation was durable, and so was all before it; only page-cache data may be lost.
+        let created = dropped.iter().find(|id| self.durable(id.segment) > 0);
+        if let Some(id) = created.filter(|_| self.config.durability == Durability::Fsync) {
+            return Err(self.damaged(id.segment, 0, "what lies before it is gone"));
+        }
         self.report.dropped_segments = dropped.len();
         Ok((log, torn, dropped))
     }
@@ -332,31 +356,23 @@ impl Recovery<'_> {
         Ok(joins)
     }
 
-    fn recovered(&self, found: Found, index: SegmentIndex, durable: u64) -> Recovered {
-        let capacity = self.config.segment_bytes.max(found.length);
-        let Found { header, file, .. } = found;
-        let disk = self.disk.clone();
-        let segment = Arc::new(Segment::new(disk, &file, header, capacity, index));
-        Recovered { segment, file, durable }
-    }
-
     /// Reads one segment from where its index file ends, up to `limit`.
     fn scan(
         &self,
         found: &Found,
+        file: &Arc<SegmentFile>,
         limit: Option<LogIndex>,
         durable: u64,
     ) -> Result<Scanned, RecoverError> {
         let interval = self.config.index_interval_bytes;
         let path = self.dir().join(index_file_name(found.header.id.segment));
-        let body = side_file::read(&*self.disk, &path, SegmentIndex::magic())?;
-        let stored = body
-            .and_then(|body| SegmentIndex::decode(&body, &found.header, interval))
-            .filter(|index| index.end().position <= found.length.min(durable));
+        let stored = SegmentIndex::load(&*self.disk, &path, &found.header, interval)?;
         let mut index = stored.unwrap_or_else(|| SegmentIndex::new(&found.header, interval));
+        // The index of bytes that may be lost is believed no further than they are.
+        index.rewind_to_position(found.length.min(durable));
         index.rewind(limit.unwrap_or(LogIndex(u64::MAX)));
         let from = index.end().position;
-        let bad = scan_batches(&mut index, &found.file, found.length, limit, durable)?;
+        let bad = scan_batches(&mut index, file, found.length, limit, durable)?;
         let bytes = index.end().position - from;
         Ok(Scanned { index, bad, bytes })
     }
@@ -371,44 +387,31 @@ impl Recovery<'_> {
         }
     }
 
-    /// Makes everything found durable, unless the write-ahead set says that it is.
-    fn sync(&self, log: &[Recovered]) -> Result<(), RecoverError> {
-        if planted(Bug::RecoveredTailNotSynced) {
-            return Ok(());
-        }
-        for recovered in log {
-            if recovered.segment.index.read().end().position > recovered.durable {
-                recovered.file.file.sync()?;
-            }
-        }
-        self.disk.sync_dir(&self.dir())?;
-        Ok(())
-    }
-
     /// Starts a segment at `end`, durable before anything behind it is written or removed.
-    fn create(&mut self, id: SegmentId, end: BatchStart) -> Result<Recovered, RecoverError> {
+    fn create(
+        &mut self,
+        log: &mut Chain,
+        id: SegmentId,
+        end: BatchStart,
+    ) -> Result<(), RecoverError> {
         let generation = self.state.generation;
         let (disk, replica) = (self.disk.clone(), self.replica);
         let made = create_segment(&disk, replica, id, generation, end, 0, &self.config)?;
         made.file.file.sync()?;
         disk.sync_dir(&self.dir())?;
         self.outbox.push(made.item);
-        let (segment, file) = (made.segment, made.file);
-        Ok(Recovered { segment, file, durable: SEGMENT_HEADER_BYTES })
+        log.push(made.segment, made.file);
+        Ok(())
     }
 
     /// Removes what no log of this replica needs, and stray side files.
-    fn remove_leftovers(
-        &self,
-        directory: &Directory,
-        log: &[Recovered],
-    ) -> Result<(), RecoverError> {
+    fn remove_leftovers(&self, directory: &Directory, log: &Chain) -> Result<(), RecoverError> {
         let dir = self.dir();
         for &segment in &directory.leftovers {
             self.disk.remove(&segment_path(FileId { replica: self.replica, segment }))?;
         }
         let kept: BTreeSet<String> =
-            log.iter().map(|r| index_file_name(r.segment.header.id.segment)).collect();
+            log.segments.iter().map(|s| index_file_name(s.header.id.segment)).collect();
         for name in self.disk.list(&dir)? {
             if Path::new(&name).extension().is_some_and(|e| e == "index") && !kept.contains(&name) {
                 self.disk.remove(&dir.join(&name))?;
@@ -441,24 +444,24 @@ impl Recovery<'_> {
             epoch_before: start.epoch_before,
         };
         self.disk.create_dir(&self.dir())?;
-        let made = self.create(ids.next_segment(), at)?;
+        let mut log = Chain::default();
+        self.create(&mut log, ids.next_segment(), at)?;
         for dir in self.dir().ancestors().skip(1) {
             self.disk.sync_dir(dir)?;
         }
-        self.remove_leftovers(directory, &[])?;
-        self.finish(vec![made], ids)
+        self.remove_leftovers(directory, &log)?;
+        self.finish(log, ids)
     }
 
     /// Puts the log together from its segments.
     fn finish(
         mut self,
-        log: Vec<Recovered>,
+        log: Chain,
         ids: Ids,
     ) -> Result<(PartitionLog, RecoveryReport), RecoverError> {
-        let segments: Vec<Arc<Segment>> = log.iter().map(|r| r.segment.clone()).collect();
-        let active = log.last().expect("a log has a segment").file.clone();
-        drop(log);
-        let end = segments[segments.len() - 1].index.read().end();
+        let end = log.end().expect("a log has a segment");
+        let Chain { segments, active } = log;
+        let active = active.expect("a log has a segment to write to");
         let last = end.index.prev();
         let first_index = self.state.log_start.first_index;
         if last < first_index.prev() {
@@ -615,3 +618,6 @@ fn ends_after(
     }
     Ok((high_watermark.unwrap_or(end.offset), uncommitted))
 }
+
+#[cfg(test)]
+mod tests;

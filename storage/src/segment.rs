@@ -94,6 +94,12 @@ impl Segment {
         Ok(file)
     }
 
+    /// Whether anybody has the file open.
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.lock().strong_count() > 0
+    }
+
     /// Bytes of batches.
     pub(crate) fn bytes(&self) -> u64 {
         self.index.read().end().position - SEGMENT_HEADER_BYTES

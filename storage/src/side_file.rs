@@ -80,10 +80,15 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path, magic: Magic) -> io::Result<Opt
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    Ok(decode(magic, &content(&*file)?))
+}
+
+/// A whole file, copied.
+pub(crate) fn content(file: &dyn DiskFile) -> io::Result<Bytes> {
     let mut content = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
     let length = file.read_at(0, &mut content)?;
     content.truncate(length);
-    Ok(decode(magic, &Bytes::from(content)))
+    Ok(Bytes::from(content))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 
 use super::{LogError, PartitionLog, ReadError, best_effort};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::epochs::Epochs;
 use crate::flush::FlushItem;
 use crate::ids::{LogIndex, SegmentId};
@@ -28,8 +28,9 @@ impl PartitionLog {
     pub(super) fn write_side_files(&mut self, active: SegmentId) {
         let left = self.left.partition_point(|left| left.header.id.segment < active);
         for segment in self.left.drain(..left).collect::<Vec<_>>() {
-            segment.index.write().shrink();
-            best_effort(self.write_index(&segment), "writing an index", &self.dir);
+            let written = self.write_index(&segment);
+            let shrunk = written.and_then(|file| segment.index.write().shrink(&*file));
+            best_effort(shrunk, "writing an index", &self.dir);
         }
         best_effort(self.write_producers(), "writing a producer snapshot", &self.dir);
     }
@@ -46,12 +47,12 @@ impl PartitionLog {
         Ok(())
     }
 
-    fn write_index(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
+    fn write_index(&mut self, segment: &Arc<Segment>) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.dir.join(index_file_name(segment.header.id.segment));
         let bytes = segment.index.read().encode(&segment.header);
         let file = side_file::write(&*self.disk, &path, &bytes)?;
-        self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
-        Ok(())
+        self.outbox.push(FlushItem::Sync { file: file.clone(), dir: self.dir.clone() });
+        Ok(file)
     }
 
     /// Writes producer state as of the end of the log, and removes snapshots that are not needed.
