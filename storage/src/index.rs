@@ -114,16 +114,13 @@ impl SegmentIndex {
             self.epochs.push(EpochStart { epoch, first_index, first_offset: at.offset });
         }
         let length = u32::try_from(header.size()).expect("a batch is shorter than 2 GiB");
-        match kind {
-            Some(kind) => {
-                self.internal.push(InternalPlace { index: at.index, position, length, kind });
+        if let Some(kind) = kind {
+            self.internal.push(InternalPlace { index: at.index, position, length, kind });
+        } else {
+            if self.first_timestamp == Timestamp::NONE {
+                self.first_timestamp = header.max_timestamp;
             }
-            None => {
-                if self.first_timestamp == Timestamp::NONE {
-                    self.first_timestamp = header.max_timestamp;
-                }
-                self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
-            }
+            self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
         }
         self.end = BatchStart {
             position: at.position + u64::from(length),

@@ -236,7 +236,7 @@ impl Recovery<'_> {
                     // Its creation never finished, or what was durable is gone.
                     let is_named = self.state.durable.is_some_and(|at| at.segment == segment);
                     if is_named || (self.durable)(segment) >= SEGMENT_HEADER_BYTES {
-                        return Err(self.damaged(segment, 0, "its header is gone"));
+                        return Err(damaged(segment, 0, "its header is gone"));
                     }
                     directory.leftovers.push(segment);
                 }
@@ -249,10 +249,6 @@ impl Recovery<'_> {
         let path = segment_path(id);
         let file = self.disk.open(&path, self.config.segment_bytes)?;
         Ok(Arc::new(SegmentFile { id, path, file }))
-    }
-
-    fn damaged(&self, segment: SegmentId, position: u64, reason: &str) -> RecoverError {
-        RecoverError::Damaged { segment, position, reason: reason.into() }
     }
 
     /// Pairs each segment of the log with the index at which it ends: where any newer one begins.
@@ -290,13 +286,13 @@ impl Recovery<'_> {
     ) -> Result<(Chain, bool, Vec<FileId>), RecoverError> {
         let first = kept[0].0.header;
         if first.base_index > self.state.log_start.first_index {
-            return Err(self.damaged(first.id.segment, 0, "the log's first segment is missing"));
+            return Err(damaged(first.id.segment, 0, "the log's first segment is missing"));
         }
         let mut log = Chain::default();
         let mut torn = false;
         let mut rest = kept.into_iter();
         let mut dropped: Vec<FileId> = Vec::new();
-        while let Some((found, limit)) = rest.next() {
+        for (found, limit) in rest.by_ref() {
             let id = found.header.id.segment;
             if let Some(end) = log.end()
                 && !self.joins(&found.header, end)?
@@ -312,7 +308,7 @@ impl Recovery<'_> {
             let ends_here = limit.is_none_or(|limit| end.index < limit);
             if ends_here && end.position < durable {
                 let reason = scanned.bad.as_deref().unwrap_or("it ends before its durable place");
-                return Err(self.damaged(id, end.position, reason));
+                return Err(damaged(id, end.position, reason));
             }
             if ends_here {
                 torn = has_content(&file, end.position, found.length)?;
@@ -336,7 +332,7 @@ impl Recovery<'_> {
         // Its creation was durable, and so was all before it; only page-cache data may be lost.
         let created = dropped.iter().find(|id| self.durable(id.segment) > 0);
         if let Some(id) = created.filter(|_| self.config.durability == Durability::Fsync) {
-            return Err(self.damaged(id.segment, 0, "what lies before it is gone"));
+            return Err(damaged(id.segment, 0, "what lies before it is gone"));
         }
         self.report.dropped_segments = dropped.len();
         Ok((log, torn, dropped))
@@ -351,7 +347,7 @@ impl Recovery<'_> {
             && next.epoch_before == end.epoch_before;
         if !joins && self.durable(next.id.segment) > 0 {
             let reason = "it does not begin where the one before ends";
-            return Err(self.damaged(next.id.segment, 0, reason));
+            return Err(damaged(next.id.segment, 0, reason));
         }
         Ok(joins)
     }
@@ -434,7 +430,7 @@ impl Recovery<'_> {
         if self.state.durable.is_some()
             || self.state.vote.commit >= self.state.log_start.first_index
         {
-            return Err(self.damaged(last, 0, "every segment is gone"));
+            return Err(damaged(last, 0, "every segment is gone"));
         }
         let start = self.state.log_start;
         let at = BatchStart {
@@ -465,18 +461,14 @@ impl Recovery<'_> {
         let last = end.index.prev();
         let first_index = self.state.log_start.first_index;
         if last < first_index.prev() {
-            return Err(self.damaged(
-                segments[0].header.id.segment,
-                0,
-                "the log ends before it starts",
-            ));
+            return Err(damaged(segments[0].header.id.segment, 0, "the log ends before it starts"));
         }
         let epochs = epochs_of(&segments, first_index);
         let committed = self.state.vote.commit.min(last).max(first_index.prev());
         if self.state.vote.commit > last {
             let reason = "committed batches are gone";
             if self.config.durability == Durability::Fsync {
-                return Err(self.damaged(active.id.segment, end.position, reason));
+                return Err(damaged(active.id.segment, end.position, reason));
             }
             self.report.lost_commit = Some(self.state.vote.commit);
         }
@@ -510,6 +502,10 @@ impl Recovery<'_> {
         });
         Ok((log, report))
     }
+}
+
+fn damaged(segment: SegmentId, position: u64, reason: &str) -> RecoverError {
+    RecoverError::Damaged { segment, position, reason: reason.into() }
 }
 
 /// Takes the batches of a file into its index, up to `limit` or `length`: by their headers below the

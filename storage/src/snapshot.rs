@@ -105,7 +105,9 @@ impl SnapshotManifest {
                 &membership.learners_next,
             ] {
                 body.put_u32(count(replicas.len()));
-                replicas.iter().for_each(|replica| body.put_u64(replica.0));
+                for replica in replicas {
+                    body.put_u64(replica.0);
+                }
             }
             body.put_u8(membership.auto_leave.into());
         }

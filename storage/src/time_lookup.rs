@@ -64,13 +64,13 @@ impl ReadView {
         let (mut position, mut greatest, end) = {
             let sparse = segment.index.read();
             let end = sparse.end();
-            if !whole {
-                (sparse.before_offset(self.log_start_offset).position, None, end)
-            } else {
+            if whole {
                 // Exact up to the entry, whatever was cut off behind it.
                 let before = sparse.max_timestamp_before(self.high_watermark);
                 let position = sparse.before_offset(self.high_watermark).position;
                 (position, Some(before).filter(|before| before.0 >= 0), end)
+            } else {
+                (sparse.before_offset(self.log_start_offset).position, None, end)
             }
         };
         let mut walker = self.walker(segment, position, end.position)?;

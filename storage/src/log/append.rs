@@ -196,14 +196,14 @@ impl PartitionLog {
     ) -> Result<&'a [(LogIndex, LeaderEpoch, Bytes)], AppendError> {
         let (index, epoch, first) = &batches[0];
         assert_eq!(*index, self.tail.index, "batches are appended in order");
-        let header = self.check_next(self.tail, *epoch, first)?;
+        let header = check_next(self.tail, *epoch, first)?;
         self.leave_burnt(*epoch)?;
         self.make_room(&header, None)?;
         let mut at = self.tail;
         let mut run = Vec::new();
         for (index, epoch, batch) in batches.iter().take(RUN_BATCHES_MAX) {
             assert_eq!(*index, at.index, "batches are appended in order");
-            let header = self.check_next(at, *epoch, batch)?;
+            let header = check_next(at, *epoch, batch)?;
             if !run.is_empty() && !self.fits(at, &header) {
                 break;
             }
@@ -343,33 +343,6 @@ impl PartitionLog {
         self.advance_recent();
     }
 
-    /// Whether `batch` is what belongs at `at`.
-    fn check_next(
-        &self,
-        at: BatchStart,
-        epoch: LeaderEpoch,
-        batch: &Bytes,
-    ) -> Result<BatchHeader, AppendError> {
-        let header = BatchHeader::parse(batch)?;
-        if header.size() != batch.len() {
-            let (have, need) = (batch.len(), header.size());
-            return Err(BatchError::Truncated { have, need }.into());
-        }
-        let right = header.base_offset == at.offset
-            && header.leader_epoch == epoch
-            && epoch >= at.epoch_before;
-        if !right {
-            return Err(AppendError::Mismatch {
-                index: at.index,
-                got_offset: header.base_offset,
-                got_epoch: header.leader_epoch,
-                end_offset: at.offset,
-                epoch: at.epoch_before,
-            });
-        }
-        Ok(header)
-    }
-
     /// Whether a batch may lie at `at` in the last segment.
     fn fits(&self, at: BatchStart, header: &BatchHeader) -> bool {
         let base = self.last_segment().header;
@@ -442,4 +415,29 @@ fn after(at: BatchStart, header: &BatchHeader) -> BatchStart {
         offset: header.end_offset(),
         epoch_before: header.leader_epoch,
     }
+}
+
+/// Whether `batch` is what belongs at `at`.
+fn check_next(
+    at: BatchStart,
+    epoch: LeaderEpoch,
+    batch: &Bytes,
+) -> Result<BatchHeader, AppendError> {
+    let header = BatchHeader::parse(batch)?;
+    if header.size() != batch.len() {
+        let (have, need) = (batch.len(), header.size());
+        return Err(BatchError::Truncated { have, need }.into());
+    }
+    let right =
+        header.base_offset == at.offset && header.leader_epoch == epoch && epoch >= at.epoch_before;
+    if !right {
+        return Err(AppendError::Mismatch {
+            index: at.index,
+            got_offset: header.base_offset,
+            got_epoch: header.leader_epoch,
+            end_offset: at.offset,
+            epoch: at.epoch_before,
+        });
+    }
+    Ok(header)
 }

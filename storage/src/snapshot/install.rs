@@ -180,7 +180,7 @@ impl SnapshotInstall {
         let made = match made {
             // A second attempt to finish.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(self.damaged(index, 0, "it was finished before"));
+                return Err(damaged(index, 0, "it was finished before"));
             }
             other => other?,
         };
@@ -266,7 +266,7 @@ impl SnapshotInstall {
         let mut index = SegmentIndex::new(&header, self.config.index_interval_bytes);
         let length = described.end_position;
         if let Some(reason) = scan_batches(&mut index, &file, length, None, 0)? {
-            return Err(self.damaged(described.base_index, index.end().position, &reason));
+            return Err(damaged(described.base_index, index.end().position, &reason));
         }
         let end = index.end();
         let manifest = &self.manifest;
@@ -275,7 +275,7 @@ impl SnapshotInstall {
             None => (manifest.index.next(), manifest.end_offset, manifest.epoch),
         };
         if (end.index, end.offset, end.epoch_before) != next {
-            return Err(self.damaged(
+            return Err(damaged(
                 described.base_index,
                 end.position,
                 "it does not end where the next one begins",
@@ -287,10 +287,10 @@ impl SnapshotInstall {
         let capacity = self.config.segment_bytes.max(length);
         Ok(Arc::new(Segment::new(self.disk.clone(), &file, header, capacity, index)))
     }
+}
 
-    fn damaged(&self, base_index: LogIndex, position: u64, reason: &str) -> InstallError {
-        InstallError::Damaged { base_index, position, reason: reason.into() }
-    }
+fn damaged(base_index: LogIndex, position: u64, reason: &str) -> InstallError {
+    InstallError::Damaged { base_index, position, reason: reason.into() }
 }
 
 fn read_error(error: ReadError) -> InstallError {

@@ -12,6 +12,7 @@ use crate::disk::sim::{Fault, FaultPlan, SimDisk};
 use crate::ids::{LogIndex, ReplicaId};
 use crate::log::PartitionLog;
 use crate::log::model::{Dice, Harness, REPLICA, client_batch, idempotent_batch, small};
+use crate::paths::parse_segment_file_name;
 use crate::state::{LogStart, Membership, ReplicaState};
 
 /// A leader with several segments, a moved start, producers, and a tail that is not committed.
@@ -67,6 +68,10 @@ fn adopt(follower: &mut Harness, leader: &Harness) {
     follower.epoch = leader.epoch;
 }
 
+fn segment_files(names: &[String]) -> usize {
+    names.iter().filter(|name| parse_segment_file_name(name).is_some()).count()
+}
+
 #[test]
 fn a_follower_gets_the_leaders_log() {
     let leader = leader();
@@ -93,7 +98,7 @@ fn a_follower_gets_the_leaders_log() {
         follower.check();
         follower.flush();
         let names = follower.disk.list(&crate::paths::replica_dir(REPLICA)).unwrap();
-        let logs = names.iter().filter(|name| name.ends_with(".log")).count();
+        let logs = segment_files(&names);
         assert_eq!(logs, follower.log.all_segments().count(), "the old log is gone");
     }
 }
@@ -128,7 +133,7 @@ fn a_crash_at_any_operation_leaves_one_log_whole() {
                 survivor.log.commit_to(committed);
                 survivor.check();
                 let left = disk.list(&crate::paths::replica_dir(REPLICA)).unwrap();
-                let logs = left.iter().filter(|name| name.ends_with(".log")).count();
+                let logs = segment_files(&left);
                 assert_eq!(logs, survivor.log.all_segments().count(), "leftovers are removed");
                 continue;
             }
