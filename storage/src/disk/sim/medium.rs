@@ -109,9 +109,11 @@ impl FileContent {
         self.writes += 1;
         if end > self.cache.len() {
             self.sizes_before.push((self.writes, self.len()));
-            self.size_dirty = true;
             self.cache.resize(end, 0);
         }
+        // A page beyond the durable size takes the size along when it is written back.
+        let durable_size = self.sizes_before.first().map_or(u64::MAX, |&(_, size)| size);
+        self.size_dirty |= end as u64 > durable_size;
         for sector in start / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
             let content = Box::new(self.sector(sector));
             let unsynced = self.unsynced.entry(sector as u64).or_default();

@@ -1,0 +1,4 @@
+//! Histories of random logs over a disk that fails, checked against a model after every death.
+
+mod model;
+mod scenes;
