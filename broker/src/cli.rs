@@ -5,6 +5,7 @@
 //! error ends with status 2.
 
 pub mod consume;
+pub mod log;
 pub mod output;
 pub mod produce;
 pub mod topic;
@@ -41,6 +42,9 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print records of a topic.
     Consume(consume::ConsumeArgs),
+    /// Look into the files of a data directory.
+    #[command(subcommand)]
+    Log(log::LogCommand),
 }
 
 /// Where a command finds the cluster, and how it prints.
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Topic(command) => run(topic::run(command)),
         Command::Produce(args) => run(produce::run(args)),
         Command::Consume(args) => run(consume::run(args)),
+        Command::Log(command) => log::run(&command),
     };
     match done {
         Ok(()) | Err(CommandError::ReaderGone) => ExitCode::SUCCESS,
@@ -153,6 +158,7 @@ mod tests {
             "vltava produce t --key-separator : --header a=b --acks all --compression zstd",
             "vltava consume t --from-beginning --max-messages 3",
             "vltava consume t --partition 0 --offset 17 --format json",
+            "vltava log dump a.log b.log --records --json",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

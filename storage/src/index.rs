@@ -187,6 +187,10 @@ impl SegmentIndex {
         self.first_timestamp
     }
 
+    pub(crate) fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn epochs(&self) -> &[EpochStart] {
         &self.epochs
     }

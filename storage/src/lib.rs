@@ -7,6 +7,7 @@
 
 pub mod bugs;
 pub mod disk;
+pub mod dump;
 pub mod epochs;
 pub mod flush;
 pub mod flusher;

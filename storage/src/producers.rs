@@ -176,6 +176,11 @@ impl ProducerTable {
         self.entries.get(&producer).map(|entry| (entry.epoch, entry.last_sequence()))
     }
 
+    /// The producers, by id.
+    pub fn producers(&self) -> impl Iterator<Item = ProducerId> {
+        self.entries.keys().copied()
+    }
+
     /// Number of producers.
     pub fn len(&self) -> usize {
         self.entries.len()

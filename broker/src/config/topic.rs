@@ -231,6 +231,11 @@ impl TopicConfig {
         self.internal_segment_bytes.unwrap_or(self.segment_bytes)
     }
 
+    /// Whether old segments are deleted by time and size.
+    pub fn is_deleting(&self) -> bool {
+        self.cleanup_policy.delete
+    }
+
     /// How batches are recompressed; `None` keeps what the producer sent.
     pub fn recompression(&self) -> Option<(Codec, Option<i32>)> {
         let CompressionType::Fixed(codec) = self.compression_type else { return None };

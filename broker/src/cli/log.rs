@@ -1,0 +1,129 @@
+//! `vltava log dump`: what the files of a data directory hold, and what is wrong with them.
+//!
+//! Reads files as they lie on disk; the broker need not run, and may. Each file is told by its first
+//! bytes, not by its name: segments (`logs/*/*.log`), their indexes (`*.index`), snapshots of
+//! producers (`*.producers`) and the write-ahead files (`wal/*`).
+//!
+//! A torn tail is what an append under way looks like, and is named without being an error. Damage
+//! is an error: the command then ends with status 1.
+
+mod segment;
+mod side;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use vltava_storage::segment::SegmentHeader;
+use vltava_storage::segment_header::HeaderError;
+
+use super::CommandError;
+
+/// The commands on files of logs.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Show what files of a data directory hold.
+    #[command(after_help = "Examples:
+  vltava log dump vltava-data/logs/*/*.log
+  vltava log dump --records --json vltava-data/logs/*/*.log
+  vltava log dump vltava-data/wal/*")]
+    Dump(DumpArgs),
+}
+
+/// `vltava log dump`.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// The files.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Show the records of each batch too.
+    #[arg(long)]
+    records: bool,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that a file holds: a line for people and an object for programs.
+struct Line {
+    text: String,
+    json: Value,
+}
+
+impl Line {
+    /// Adds to the text what the object has too.
+    fn add(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+}
+
+/// Where the lines of one file go.
+struct Printer<'a> {
+    out: &'a mut dyn Write,
+    file: &'a Path,
+    json: bool,
+    damages: usize,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, line: Line) -> Result<(), CommandError> {
+        let Line { text, json: mut object } = line;
+        let written = if self.json {
+            object["file"] = Value::from(self.file.display().to_string());
+            writeln!(self.out, "{object}")
+        } else {
+            writeln!(self.out, "{text}")
+        };
+        written.map_err(CommandError::output)
+    }
+
+    /// Something that is there although no crash of ours leaves it.
+    fn damage(&mut self, position: u64, what: &str) -> Result<(), CommandError> {
+        self.damages += 1;
+        self.print(Line {
+            text: format!("  {position:>10}  DAMAGED {what}"),
+            json: serde_json::json!({ "kind": "damage", "position": position, "error": what }),
+        })
+    }
+}
+
+/// Runs one of them.
+pub fn run(command: &LogCommand) -> Result<(), CommandError> {
+    let LogCommand::Dump(args) = command;
+    let mut damages = 0;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for file in &args.files {
+        let content = std::fs::read(file)
+            .map_err(|error| CommandError::Io { what: file.display().to_string(), error })?;
+        let mut printer = Printer { out: &mut out, file, json: args.json, damages: 0 };
+        dump(&mut printer, &content.into(), args.records)?;
+        damages += printer.damages;
+    }
+    out.flush().map_err(CommandError::output)?;
+    if damages > 0 {
+        return Err(CommandError::Argument(format!("{damages} damaged place(s) found")));
+    }
+    Ok(())
+}
+
+fn dump(
+    printer: &mut Printer<'_>,
+    content: &Bytes,
+    with_records: bool,
+) -> Result<(), CommandError> {
+    if !printer.json {
+        let title = format!("{} ({} bytes)", printer.file.display(), content.len());
+        printer.print(Line { text: title, json: Value::Null })?;
+    }
+    match SegmentHeader::decode(content) {
+        Ok(header) => segment::dump(printer, &header, content, with_records),
+        Err(HeaderError::NotASegment) if side::dump(printer, content)? => Ok(()),
+        Err(HeaderError::NotASegment) => printer.damage(0, "not a file of a log, or a damaged one"),
+        Err(error) => printer.damage(0, &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
