@@ -9,6 +9,7 @@
 
 mod segment;
 mod side;
+mod wal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use vltava_storage::paths::parse_wal_file_name;
 use vltava_storage::segment::SegmentHeader;
 use vltava_storage::segment_header::HeaderError;
 
@@ -117,12 +119,21 @@ fn dump(
         let title = format!("{} ({} bytes)", printer.file.display(), content.len());
         printer.print(Line { text: title, json: Value::Null })?;
     }
+    if is_write_ahead(printer.file, content) {
+        return wal::dump(printer, content);
+    }
     match SegmentHeader::decode(content) {
         Ok(header) => segment::dump(printer, &header, content, with_records),
         Err(HeaderError::NotASegment) if side::dump(printer, content)? => Ok(()),
         Err(HeaderError::NotASegment) => printer.damage(0, "not a file of a log, or a damaged one"),
         Err(error) => printer.damage(0, &error.to_string()),
     }
+}
+
+/// A file of the write-ahead set may begin with anything after a crash: then its name tells.
+fn is_write_ahead(file: &Path, content: &Bytes) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    content.starts_with(b"VWAL") || name.and_then(parse_wal_file_name).is_some()
 }
 
 #[cfg(test)]
