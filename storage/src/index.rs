@@ -305,6 +305,11 @@ impl SegmentIndex {
         side_file::encode(MAGIC, &body)
     }
 
+    /// How a side file of this kind begins.
+    pub(crate) const fn magic() -> Magic {
+        MAGIC
+    }
+
     /// Reads a side file that [`Self::encode`] wrote for this very segment.
     pub(crate) fn decode(
         body: &Bytes,
