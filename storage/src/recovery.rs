@@ -270,11 +270,6 @@ impl Recovery<'_> {
         let first_index = self.state.log_start.first_index;
         let start = kept.partition_point(|(_, limit)| limit.is_some_and(|end| end <= first_index));
         gone.extend(kept.drain(..start).map(|(found, _)| found.header.id));
-        if planted(Bug::CutRecoveredFromOlderSegment) {
-            for (_, limit) in &mut kept {
-                *limit = limit.map(LogIndex::next);
-            }
-        }
         (kept, gone)
     }
 
@@ -302,10 +297,12 @@ impl Recovery<'_> {
             }
             let durable = self.durable(id);
             let file = self.open(found.header.id)?;
-            let scanned = self.scan(&found, &file, limit, durable)?;
+            let is_planted = planted(Bug::CutRecoveredFromOlderSegment);
+            let scan_limit = limit.filter(|_| !is_planted);
+            let scanned = self.scan(&found, &file, scan_limit, durable)?;
             let end = scanned.index.end();
             self.report.scanned_bytes += scanned.bytes;
-            let ends_here = limit.is_none_or(|limit| end.index < limit);
+            let ends_here = limit.is_none_or(|limit| end.index != limit);
             if ends_here && end.position < durable {
                 let reason = scanned.bad.as_deref().unwrap_or("it ends before its durable place");
                 return Err(damaged(id, end.position, reason));
@@ -331,11 +328,16 @@ impl Recovery<'_> {
         dropped.extend(rest.map(|(found, _)| found.header.id));
         // Its creation was durable, and so was all before it; only page-cache data may be lost.
         let created = dropped.iter().find(|id| self.durable(id.segment) > 0);
-        if let Some(id) = created.filter(|_| self.config.durability == Durability::Fsync) {
+        if let Some(id) = created.filter(|_| self.must_have_all()) {
             return Err(damaged(id.segment, 0, "what lies before it is gone"));
         }
         self.report.dropped_segments = dropped.len();
         Ok((log, torn, dropped))
+    }
+
+    /// Whether the creation of a segment being durable says that all before it is.
+    fn must_have_all(&self) -> bool {
+        self.config.durability == Durability::Fsync && !planted(Bug::CutRecoveredFromOlderSegment)
     }
 
     /// Whether a segment begins where the one before it ends, in every measure. Index and epoch name

@@ -209,6 +209,9 @@ impl Harness {
 
     /// A write failed; until a newer segment is durable its bytes may be found.
     fn attempted(&mut self, bytes: Bytes) {
+        if !self.log.is_burnt() {
+            return; // the write of the batch itself was not what failed
+        }
         let index = self.last_index().next();
         self.remember(index, &bytes);
         self.attempt = Some((index, bytes));
@@ -216,7 +219,7 @@ impl Harness {
 
     fn remember(&mut self, index: LogIndex, bytes: &Bytes) {
         let at = (index.0 - 2) as usize;
-        if self.history.len() <= at {
+        if at >= self.history.len() {
             self.history.resize(at + 1, Vec::new());
         }
         self.history[at].push(bytes.clone());

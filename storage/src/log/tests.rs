@@ -3,13 +3,14 @@
 use vltava_protocol::ids::{LeaderEpoch, Offset};
 use vltava_protocol::record::control::InternalKind;
 
+use super::AppendError;
 use super::model::{Dice, Harness, client_batch, small};
 use crate::disk::sim::{Fault, FaultPlan};
 use crate::ids::LogIndex;
 use crate::state::VoteState;
 
 /// One random step; `Err` only where the disk failed.
-fn step(log: &mut Harness, dice: &mut Dice) -> Result<(), super::AppendError> {
+fn step(log: &mut Harness, dice: &mut Dice) -> Result<(), AppendError> {
     let last = log.last_index();
     match dice.below(20) {
         0..8 => log.produce(&dice.batch())?,
@@ -73,6 +74,27 @@ fn a_power_cut_takes_only_what_was_not_flushed() {
 }
 
 #[test]
+fn what_a_restart_found_is_durable() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut dice = Dice::new(seed);
+        let mut log = Harness::new(seed, small());
+        for _ in 0..30 {
+            step(&mut log, &mut dice).unwrap();
+        }
+        let row = log.row.clone();
+        let disk = log.disk.crash();
+        log.reopen(disk);
+        // Raft counts all of it as persisted, although no flush was ever asked for.
+        let found = log.log.last_index();
+        log.row = row;
+        let disk = log.disk.power_cut(dice.seed());
+        log.reopen(disk);
+        assert_eq!(log.log.last_index(), found);
+    }
+}
+
+#[test]
 fn a_failing_disk_changes_nothing_and_a_retry_works() {
     for seed in 0..150 {
         println!("seed {seed}");
@@ -103,6 +125,47 @@ fn a_failing_disk_changes_nothing_and_a_retry_works() {
             log.check();
         }
     }
+}
+
+#[test]
+fn a_failed_write_is_never_found_again() {
+    let (attempt, other) = (client_batch(1, 50, 1), client_batch(1, 50, 2));
+    for seed in 0..40 {
+        let mut log = Harness::new(seed, small());
+        let (op, fault) = (log.disk.op_count(), Fault::Io);
+        // All bytes are written, and the disk reports an error all the same.
+        log.disk.fail(FaultPlan { op, fault, written: 256, lasting: false });
+        assert!(log.produce(&attempt).is_err());
+        log.check();
+        log.recover_from_failure();
+        log.produce(&other).unwrap();
+        let disk = log.disk.power_cut(seed);
+        log.reopen_after_loss(disk);
+    }
+}
+
+#[test]
+fn nothing_is_proposed_over_a_failed_write() {
+    let mut log = Harness::new(1, small());
+    let (op, fault) = (log.disk.op_count(), Fault::Full);
+    log.disk.fail(FaultPlan { op, fault, written: 7, lasting: false });
+    assert!(matches!(log.produce(&client_batch(1, 50, 1)), Err(AppendError::Io(_))));
+    assert!(log.log.is_burnt());
+    assert!(matches!(log.produce(&client_batch(1, 50, 1)), Err(AppendError::Burnt(_))));
+    assert!(matches!(log.append(&[client_batch(1, 50, 1)]), Err(AppendError::Burnt(_))));
+    log.log.unburn().unwrap();
+    log.log.unburn().unwrap();
+    assert!(log.log.is_burnt(), "the new segment is not durable yet");
+    log.flush();
+    log.log.unburnt_durable();
+    log.produce(&client_batch(1, 50, 1)).unwrap();
+    log.check();
+    // A later epoch cannot be mistaken for the attempt.
+    log.disk.fail(FaultPlan { op: log.disk.op_count(), fault, written: 7, lasting: false });
+    assert!(log.produce(&client_batch(1, 50, 1)).is_err());
+    log.epoch = LeaderEpoch(2);
+    log.append(&[client_batch(1, 50, 1)]).unwrap();
+    log.check();
 }
 
 #[test]
