@@ -8,6 +8,7 @@ pub mod consume;
 pub mod log;
 pub mod output;
 pub mod produce;
+pub mod serve;
 pub mod topic;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a broker.
+    Serve(serve::ServeArgs),
     /// Create, list, describe and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
@@ -104,6 +107,7 @@ impl CommandError {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Serve(args) => serve::run(&args),
         Command::Topic(command) => run(topic::run(command)),
         Command::Produce(args) => run(produce::run(args)),
         Command::Consume(args) => run(consume::run(args)),

@@ -12,6 +12,7 @@
 pub mod decide;
 pub mod placement;
 pub mod records;
+pub mod service;
 mod sharded;
 pub mod state;
 

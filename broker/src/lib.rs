@@ -1,13 +1,23 @@
 //! The broker: sockets, replication, coordinators, the controller and the command line.
 
+pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod context;
 pub mod controller;
 pub mod fetch_sessions;
+pub mod handlers;
 pub mod logging;
 pub mod metrics;
+pub mod node;
+pub mod node_metrics;
+pub mod partition;
+pub mod partitions;
+pub mod peers;
 pub mod producer_ids;
+pub mod replica;
+pub mod room;
 pub mod server;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::disk::DiskFile;
 use crate::ids::{FileId, ReplicaId};
+use crate::node::NodeState;
 use crate::segment::SegmentHeader;
 use crate::state::ReplicaState;
 
@@ -72,6 +73,8 @@ pub enum FlushItem {
         /// Its directory.
         dir: PathBuf,
     },
+    /// The node's own row changed.
+    Node(NodeState),
     /// Nothing to write: completes when all that the replica pushed before is durable.
     Ticket {
         /// Who waits.

@@ -147,6 +147,11 @@ impl Flusher {
             return Err(FlushError::Poisoned);
         }
         let items = self.queue.take(self.wal.config().round_bytes_max);
+        for item in &items {
+            if let FlushItem::Node(node) = item {
+                self.set_node(node.clone());
+            }
+        }
         if items.is_empty() && !self.node_is_stale() {
             return Ok(Round::default());
         }

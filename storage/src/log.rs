@@ -82,6 +82,8 @@ pub struct PartitionLog {
     epochs: Epochs,
     producers: ProducerTable,
     committed: LogIndex,
+    /// The commit in the row that was last handed to the flusher.
+    saved_commit: LogIndex,
     burnt: Option<Burnt>,
     /// What the age of the last segment counts from: its first record's time, or the clock.
     active_since: Option<Timestamp>,
@@ -210,6 +212,7 @@ impl PartitionLog {
             dir: replica_dir(replica),
             config,
             floor_limit: state.log_start.first_index.prev(),
+            saved_commit: state.vote.commit,
             state,
             segments,
             active,
@@ -278,6 +281,26 @@ impl PartitionLog {
         });
     }
 
+    /// Takes note that everything up to `index` was applied: the commit that the row will hold when
+    /// it is next saved.
+    pub fn set_applied(&mut self, index: LogIndex) {
+        assert!(index >= self.state.vote.commit, "what was applied stays applied");
+        self.state.vote.commit = index;
+    }
+
+    /// Saves how far the log was applied, if the saved row is behind.
+    pub fn save_applied(&mut self) {
+        if self.state.vote.commit > self.saved_commit {
+            self.prune_memberships();
+            self.save_state();
+        }
+    }
+
+    /// Changes when batches count as durable, from the next append on.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.config.durability = durability;
+    }
+
     /// Saves term, vote and commit.
     pub fn save_vote(&mut self, vote: VoteState) {
         assert!(vote.term >= self.state.vote.term, "terms only grow");
@@ -337,6 +360,7 @@ impl PartitionLog {
     }
 
     fn save_state(&mut self) {
+        self.saved_commit = self.state.vote.commit;
         self.outbox.push(FlushItem::State { replica: self.replica, state: self.state.clone() });
     }
 

@@ -28,6 +28,19 @@ impl PartitionLog {
         self.committed
     }
 
+    /// The index of the batch that holds `offset`, if it lies above the high watermark: what a
+    /// retry of an uncommitted batch waits for.
+    pub fn index_at(&self, offset: Offset) -> Option<LogIndex> {
+        if offset < self.high_watermark() || offset >= self.end_offset() {
+            return None;
+        }
+        let mut index = self.committed.next();
+        while self.end_offset_of(index) <= offset {
+            index = index.next();
+        }
+        Some(index)
+    }
+
     /// The epoch of the batch at `index`, from the one before the first to the last.
     pub fn epoch_at(&self, index: LogIndex) -> Option<LeaderEpoch> {
         if index > self.last_index() { None } else { self.epochs.at(index) }

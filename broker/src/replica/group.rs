@@ -1,0 +1,753 @@
+//! The state machine of one partition's replication: Raft, without a clock, a disk or a socket.
+//!
+//! Messages, ticks and proposals go in, [`Step`]s come out. This file and [`super::log_store`] are
+//! the only ones that know the `raft` crate; everything else sees our own types.
+//!
+//! **Invariants**
+//! - A proposal was checked against every cause of a drop and written at the log's unpublished tail
+//!   before it is stepped (raft has no un-append), so a dropped proposal is a bug.
+//! - Election timeouts come from this group's own seeded generator: one seed, one history.
+//! - Every message of a peer is range-checked before raft sees it: raft-rs panics by design on
+//!   impossible indexes.
+
+use protobuf::Message as _;
+use raft::prelude::{
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
+    Entry, EntryType, Message, MessageType,
+};
+use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use vltava_protocol::ids::Offset;
+use vltava_protocol::record::batch::BatchHeader;
+use vltava_protocol::record::control::{InternalBatch, InternalKind};
+use vltava_storage::bugs::{Bug, planted};
+use vltava_storage::ids::{LogIndex, ReplicaId};
+use vltava_storage::log::{Durability, PartitionLog};
+use vltava_storage::state::{Membership, VoteState};
+
+use super::effects::{Effect, Step};
+use super::log_store::{LogStore, conf_state, internal, membership, term_of};
+use super::membership::{MemberRole, MembershipStep};
+use super::message::{Payload, PeerBody, PeerEntry, PeerMessage};
+
+/// Bytes of entries in one append message, unless a single entry is larger.
+const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// Append messages on their way to one follower.
+const INFLIGHT_MAX: usize = 256;
+/// The context that marks a vote request of a leadership transfer, as raft knows it.
+const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
+
+/// How a group keeps time, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupConfig {
+    /// Ticks without a leader's word after which a follower campaigns (up to twice as many).
+    pub election_ticks: u16,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: u16,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self { election_ticks: 10, heartbeat_ticks: 2, seed: 0 }
+    }
+}
+
+/// What a replica is at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Appends what clients send.
+    Leader,
+    /// Asks for votes.
+    Candidate,
+    /// Copies a leader's log.
+    Follower,
+}
+
+/// Why a group does not take a proposal. Nothing was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposeRefused {
+    /// Another replica leads, or none.
+    #[error("not the leader")]
+    NotLeader,
+    /// Leadership is being handed over.
+    #[error("leadership is being transferred")]
+    Transferring,
+    /// This leader was removed from its own group.
+    #[error("no longer a member of the group")]
+    NotMember,
+}
+
+/// Why a peer's message was dropped.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MessageRefused {
+    /// It is not for this replica, or names nobody as its sender.
+    #[error("message from {from} to {to} reached replica {replica}")]
+    Misaddressed {
+        /// Its sender.
+        from: ReplicaId,
+        /// Its addressee.
+        to: ReplicaId,
+        /// Who got it.
+        replica: ReplicaId,
+    },
+    /// Its numbers cannot be.
+    #[error("impossible message from {from}: {what}")]
+    Impossible {
+        /// Its sender.
+        from: ReplicaId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// A committed entry that changes more than the high watermark.
+#[derive(Debug)]
+enum Applied {
+    Membership(LogIndex, Membership),
+    LogStart(LogIndex, Offset),
+}
+
+/// One replica's view of its group.
+pub struct PartitionGroup {
+    id: ReplicaId,
+    node: RawNode<LogStore>,
+    config: GroupConfig,
+    rng: ChaCha8Rng,
+    /// The step that was handed out and not finished.
+    current: Option<raft::Ready>,
+    /// What `commit_to` was last told.
+    committed: LogIndex,
+    durability: Durability,
+    last_seen: (u64, StateRole),
+}
+
+impl PartitionGroup {
+    /// A group over what its log remembers. Everything in the log must be durable: raft counts it
+    /// as persisted.
+    pub fn new(log: PartitionLog, durability: Durability, config: GroupConfig) -> Self {
+        let id = log.replica();
+        let applied = log.state().vote.commit;
+        let raft_config = Config {
+            id: id.0,
+            election_tick: usize::from(config.election_ticks),
+            heartbeat_tick: usize::from(config.heartbeat_ticks),
+            applied: applied.0,
+            max_size_per_msg: APPEND_BYTES_MAX,
+            max_inflight_msgs: INFLIGHT_MAX,
+            // Room is our own count of bytes: raft subtracts what it reads back, and it reads back
+            // entries without payload.
+            max_uncommitted_size: raft::NO_LIMIT,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&raft_config, LogStore::new(log), &logger)
+            .expect("the configuration is valid and the log answers from memory");
+        let rng = ChaCha8Rng::seed_from_u64(config.seed ^ id.0.rotate_left(32));
+        let last_seen = (node.raft.term, node.raft.state);
+        let mut group = Self {
+            id,
+            node,
+            config,
+            rng,
+            current: None,
+            committed: applied,
+            durability,
+            last_seen,
+        };
+        group.draw_election_timeout();
+        group
+    }
+
+    /// The replica's log.
+    pub fn log(&self) -> &PartitionLog {
+        &self.node.store().log
+    }
+
+    /// The replica's log, to write to.
+    pub fn log_mut(&mut self) -> &mut PartitionLog {
+        &mut self.node.mut_store().log
+    }
+
+    /// Gives the log back; the group ends.
+    pub fn into_log(self) -> PartitionLog {
+        self.node.raft.r.raft_log.store.log
+    }
+
+    /// This replica.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// The present term.
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// What this replica is.
+    pub fn role(&self) -> Role {
+        match self.node.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower => Role::Follower,
+        }
+    }
+
+    /// The leader of the present term, if this replica knows it.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        match self.node.raft.leader_id {
+            0 => None,
+            id => Some(ReplicaId(id)),
+        }
+    }
+
+    /// Whether this leader may answer for the high watermark: an entry of its own term is
+    /// committed, so its commit index is not behind any other's (Ongaro, §6.4).
+    pub fn is_confirmed(&self) -> bool {
+        if self.role() != Role::Leader {
+            return false;
+        }
+        if planted(Bug::HighWatermarkAnsweredEarly) {
+            return true;
+        }
+        self.log()
+            .epoch_at(LogIndex(self.node.raft.raft_log.committed))
+            .is_some_and(|epoch| term_of(epoch) == self.term())
+    }
+
+    /// Who takes part.
+    pub fn membership(&self) -> Membership {
+        membership(&self.node.raft.prs().conf().to_conf_state())
+    }
+
+    /// Whether this replica is all the voters there are: it needs nobody's word.
+    pub fn is_lone_voter(&self) -> bool {
+        let conf = self.node.raft.prs().conf();
+        let ConfState { voters, voters_outgoing, .. } = conf.to_conf_state();
+        voters == [self.id.0] && voters_outgoing.is_empty()
+    }
+
+    /// How far each other replica is known to match this leader's log; empty if it does not lead.
+    pub fn matched(&self) -> Vec<(ReplicaId, LogIndex)> {
+        if self.role() != Role::Leader {
+            return Vec::new();
+        }
+        let progress = self.node.raft.prs().iter();
+        progress.map(|(id, progress)| (ReplicaId(*id), LogIndex(progress.matched))).collect()
+    }
+
+    /// When entries of this group count as persisted.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The topic's contract changed.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
+        self.log_mut().set_durability(durability);
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.draw_election_timeout();
+    }
+
+    /// Asks for votes now.
+    pub fn campaign(&mut self) {
+        // The only error is that a message could not be stepped, which a local one cannot cause.
+        let _ = self.node.campaign();
+        self.draw_election_timeout();
+    }
+
+    /// Whether a batch may be proposed: every cause of a drop that raft has.
+    pub fn check_propose(&self) -> Result<(), ProposeRefused> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return Err(ProposeRefused::NotLeader);
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(ProposeRefused::Transferring);
+        }
+        if raft.prs().get(self.id.0).is_none() {
+            return Err(ProposeRefused::NotMember);
+        }
+        Ok(())
+    }
+
+    /// Proposes the batches that the log wrote ahead, after [`PartitionGroup::check_propose`].
+    ///
+    /// # Panics
+    /// If raft drops them: the checks are incomplete, and the written batch would be orphaned.
+    pub fn propose_written(&mut self, batches: Vec<bytes::Bytes>) {
+        let entries =
+            batches.into_iter().map(|data| Entry { data, ..Entry::default() }).collect::<Vec<_>>();
+        let message = Message {
+            msg_type: MessageType::MsgPropose,
+            from: self.id.0,
+            entries: entries.into(),
+            ..Message::default()
+        };
+        self.node.step(message).expect("every cause of a drop was checked before the write");
+    }
+
+    /// Proposes a change of membership. Raft may turn a change that comes too early into an empty
+    /// entry; the caller looks at the membership and proposes again.
+    pub fn propose_membership(&mut self, step: &MembershipStep) -> Result<(), ProposeRefused> {
+        self.check_propose()?;
+        let mut change = ConfChangeV2::default();
+        if let MembershipStep::Change(members) = step {
+            change.set_transition(ConfChangeTransition::Auto);
+            for (replica, role) in members {
+                let kind = match role {
+                    MemberRole::Voter => ConfChangeType::AddNode,
+                    MemberRole::Learner => ConfChangeType::AddLearnerNode,
+                    MemberRole::Removed => ConfChangeType::RemoveNode,
+                };
+                let mut single = ConfChangeSingle { node_id: replica.0, ..Default::default() };
+                single.set_change_type(kind);
+                change.changes.push(single);
+            }
+        }
+        self.node.propose_conf_change(Vec::new(), change).map_err(|_| ProposeRefused::Transferring)
+    }
+
+    /// Hands leadership to `target`, once it has the whole log.
+    pub fn transfer_to(&mut self, target: ReplicaId) {
+        if self.role() == Role::Leader && self.node.raft.prs().get(target.0).is_some() {
+            self.node.transfer_leader(target.0);
+        }
+    }
+
+    /// A peer could not be reached: what is in flight to it may be lost.
+    pub fn report_unreachable(&mut self, peer: ReplicaId) {
+        if self.node.raft.prs().get(peer.0).is_some() {
+            self.node.report_unreachable(peer.0);
+        }
+    }
+
+    /// The transfer of a snapshot to `peer` ended.
+    pub fn report_snapshot(&mut self, peer: ReplicaId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        if self.node.raft.prs().get(peer.0).is_some() {
+            self.node.report_snapshot(peer.0, status);
+        }
+    }
+
+    /// Whether this leader waits for `peer` to install a snapshot.
+    pub fn awaits_snapshot(&self, peer: ReplicaId) -> bool {
+        let progress = self.node.raft.prs().get(peer.0);
+        progress.is_some_and(|progress| progress.state == ProgressState::Snapshot)
+    }
+
+    /// `peer` says that it lost entries that it had acknowledged: forget the acknowledgement and
+    /// probe its log from `last_index`. Answers the index up to which it must be refilled.
+    pub fn forget_progress(&mut self, peer: ReplicaId, last_index: LogIndex) -> Option<LogIndex> {
+        if self.role() != Role::Leader || peer == self.id {
+            return None;
+        }
+        let until = LogIndex(self.node.raft.raft_log.last_index());
+        let progress = self.node.raft.mut_prs().get_mut(peer.0)?;
+        progress.matched = 0;
+        progress.become_probe();
+        progress.next_idx = last_index.0.min(until.0) + 1;
+        Some(until)
+    }
+
+    /// Ranges that must be read into memory before they can be sent. After that,
+    /// [`PartitionGroup::on_fetched`] sends them.
+    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+        let fetches = self.node.store().take_fetches().into_iter();
+        fetches.map(|(range, context)| Fetch { range, context }).collect()
+    }
+
+    /// The range of `fetch` was read.
+    pub fn on_fetched(&mut self, fetch: Fetch) {
+        self.node.store().set_fetched(Some(fetch.range.start));
+        self.node.on_entries_fetched(fetch.context);
+        self.node.store().set_fetched(None);
+    }
+
+    /// A peer says something.
+    pub fn step(&mut self, message: PeerMessage) -> Result<(), MessageRefused> {
+        self.check(&message)?;
+        if let PeerBody::Append { durability, .. } = &message.body
+            && message.term >= self.term()
+            && self.role() != Role::Leader
+        {
+            self.set_durability(*durability);
+        }
+        let last_index = self.log().last_index();
+        // An error means that the sender is no member, or that a proposal was dropped: neither is
+        // worth a word.
+        let _ = self.node.step(into_raft(message, last_index));
+        self.draw_election_timeout();
+        Ok(())
+    }
+
+    /// The segments of the snapshot in `message` have arrived: raft may take it.
+    pub fn step_snapshot(&mut self, from: ReplicaId, term: u64, snapshot: ReceivedSnapshot) {
+        let mut message = Message {
+            msg_type: MessageType::MsgSnapshot,
+            from: from.0,
+            to: self.id.0,
+            term,
+            ..Message::default()
+        };
+        let raft_snapshot = message.mut_snapshot();
+        raft_snapshot.data = snapshot.manifest;
+        let metadata = raft_snapshot.mut_metadata();
+        metadata.index = snapshot.index.0;
+        metadata.term = snapshot.last_term;
+        metadata.set_conf_state(conf_state(&snapshot.membership));
+        let _ = self.node.step(message);
+        self.draw_election_timeout();
+    }
+
+    /// The next step to execute, if there is work. [`PartitionGroup::finish`] must follow before
+    /// anything else is asked of the group.
+    pub fn next_step(&mut self) -> Option<Step> {
+        assert!(self.current.is_none(), "a step is finished before the next one begins");
+        let has_ready = self.node.has_ready();
+        let committed = self.committed_index();
+        if !has_ready && committed <= self.committed {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let mut effects = Vec::new();
+        let before = self.log().state().vote;
+        let vote_changed =
+            ready.hs().is_some_and(|hs| (hs.term, hs.vote) != (before.term, before.vote));
+        if let Some(hs) = ready.hs()
+            && vote_changed
+        {
+            // The commit index is saved as applied, never above what is durable here.
+            effects.push(Effect::SaveState(VoteState {
+                term: hs.term,
+                vote: hs.vote,
+                commit: before.commit,
+            }));
+        }
+        if !ready.snapshot().is_empty() {
+            effects.push(Effect::Install);
+        }
+        let entries = ready.take_entries();
+        if let Some(first) = entries.first() {
+            let first = LogIndex(first.index);
+            if first <= self.log().last_index() && ready.snapshot().is_empty() {
+                effects.push(Effect::Cut(first));
+            }
+            effects.push(Effect::Write(entries.into_iter().map(from_entry).collect()));
+        }
+        if committed > self.committed {
+            effects.push(Effect::Commit(committed));
+            self.committed = committed;
+        }
+        let now = self.outgoing(ready.take_messages());
+        if !now.is_empty() {
+            effects.push(Effect::Send(now));
+        }
+        let held = self.outgoing(ready.take_persisted_messages());
+        if !held.is_empty() {
+            effects.push(Effect::Hold(held));
+        }
+        let (number, must_sync) = (ready.number(), ready.must_sync());
+        self.current = Some(ready);
+        Some(Step { number, vote_changed, must_sync, effects })
+    }
+
+    /// The current step was executed: its writes can be read from the log. Applies what it
+    /// committed to the log's own state.
+    pub fn finish(&mut self) {
+        let mut ready = self.current.take().expect("next_step came before");
+        let committed = ready.take_committed_entries();
+        self.node.advance_append_async(ready);
+        let Some(last) = committed.last().map(|entry| LogIndex(entry.index)) else { return };
+        for entry in committed {
+            // The saved membership is never newer than the saved applied index: raft hands entries
+            // past that out again, and a change cannot be applied twice.
+            self.log_mut().set_applied(LogIndex(entry.index));
+            match self.applied(&entry) {
+                Some(Applied::Membership(index, membership)) => {
+                    self.log_mut().set_membership(index, membership);
+                }
+                Some(Applied::LogStart(index, offset)) => {
+                    self.log_mut().apply_log_start(index, offset);
+                }
+                None => {}
+            }
+        }
+        self.node.advance_apply_to(last.0);
+    }
+
+    /// Every step up to `number` is durable.
+    pub fn on_durable(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+    }
+
+    /// Proposes what a leader owes its group without being asked: a joint configuration that an
+    /// earlier leader did not leave.
+    pub fn leave_stale_joint(&mut self) {
+        let raft = &self.node.raft;
+        let is_joint = !raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
+        if is_joint && self.is_confirmed() && !raft.has_pending_conf() {
+            let _ = self.propose_membership(&MembershipStep::LeaveJoint);
+        }
+    }
+
+    /// The end of what is committed. The quorum may commit before this replica's own disk has it.
+    fn committed_index(&self) -> LogIndex {
+        let raft = &self.node.raft;
+        if planted(Bug::HighWatermarkWithoutOwnTerm) && raft.state == StateRole::Leader {
+            let matched = raft.prs().iter().map(|(_, progress)| progress.matched);
+            let mut matched: Vec<u64> = matched.collect();
+            matched.sort_unstable_by(|a, b| b.cmp(a));
+            let by_progress = matched[matched.len() / 2].min(raft.raft_log.persisted);
+            return LogIndex(raft.raft_log.committed.max(by_progress));
+        }
+        LogIndex(raft.raft_log.committed)
+    }
+
+    fn applied(&mut self, entry: &Entry) -> Option<Applied> {
+        let index = LogIndex(entry.index);
+        let change = match entry.get_entry_type() {
+            EntryType::EntryNormal => {
+                let (kind, body) = internal(&entry.data)?;
+                return match kind {
+                    InternalKind::LogStart => {
+                        let offset = InternalBatch::parse_log_start(&body)?;
+                        Some(Applied::LogStart(index, offset))
+                    }
+                    _ => None,
+                };
+            }
+            EntryType::EntryConfChange => {
+                let mut change = ConfChange::default();
+                change.merge_from_bytes(&entry.data).expect("raft parsed it when it was proposed");
+                self.node.apply_conf_change(&change)
+            }
+            EntryType::EntryConfChangeV2 => {
+                let mut change = ConfChangeV2::default();
+                change.merge_from_bytes(&entry.data).expect("raft parsed it when it was proposed");
+                self.node.apply_conf_change(&change)
+            }
+        };
+        let state = change.expect("a change that does not fit was refused when it was proposed");
+        Some(Applied::Membership(index, membership(&state)))
+    }
+
+    fn outgoing(&self, messages: Vec<Message>) -> Vec<PeerMessage> {
+        let durability = self.durability;
+        messages.into_iter().filter_map(|message| from_raft(message, durability)).collect()
+    }
+
+    /// Replaces the election timeout that raft drew from a generator of its own.
+    fn draw_election_timeout(&mut self) {
+        let seen = (self.node.raft.term, self.node.raft.state);
+        if seen == self.last_seen && self.node.raft.election_elapsed != 0 {
+            return;
+        }
+        self.last_seen = seen;
+        let least = usize::from(self.config.election_ticks);
+        let timeout = self.rng.random_range(least..2 * least);
+        self.node.raft.set_randomized_election_timeout(timeout);
+    }
+
+    fn check(&self, message: &PeerMessage) -> Result<(), MessageRefused> {
+        let &PeerMessage { from, to, term, ref body } = message;
+        if to != self.id || from == self.id || from.0 == 0 {
+            return Err(MessageRefused::Misaddressed { from, to, replica: self.id });
+        }
+        let impossible = |what| Err(MessageRefused::Impossible { from, what });
+        if term == 0 || term > i32::MAX as u64 {
+            return impossible("term out of range");
+        }
+        match body {
+            PeerBody::Append { prev_index, prev_term, entries, .. } => {
+                let (mut index, mut last_term) = (*prev_index, *prev_term);
+                for entry in entries {
+                    if entry.index != index.next() || entry.term < last_term || entry.term > term {
+                        return impossible("entries out of order");
+                    }
+                    if let Payload::Batch(batch) = &entry.payload
+                        && !is_batch_of(batch, entry.term)
+                    {
+                        return impossible("an entry is not a batch of its term");
+                    }
+                    (index, last_term) = (entry.index, entry.term);
+                }
+                Ok(())
+            }
+            PeerBody::AppendResponse { index, reject, .. }
+                if !reject && self.role() == Role::Leader && term == self.term() =>
+            {
+                match *index <= LogIndex(self.node.raft.raft_log.last_index()) {
+                    true => Ok(()),
+                    false => impossible("acknowledges what was never sent"),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Entries that must be read into memory before raft can send them.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Which.
+    pub range: std::ops::Range<LogIndex>,
+    context: raft::GetEntriesContext,
+}
+
+/// A snapshot whose segments have arrived.
+#[derive(Clone, Debug)]
+pub struct ReceivedSnapshot {
+    /// The last index that it covers.
+    pub index: LogIndex,
+    /// The term of that entry.
+    pub last_term: u64,
+    /// The membership as of that index.
+    pub membership: Membership,
+    /// The encoded manifest.
+    pub manifest: bytes::Bytes,
+}
+
+fn is_batch_of(batch: &bytes::Bytes, term: u64) -> bool {
+    BatchHeader::parse(batch).is_ok_and(|header| {
+        header.size() == batch.len() && i64::from(header.leader_epoch.0) == term as i64
+    })
+}
+
+fn from_entry(entry: Entry) -> PeerEntry {
+    let payload = match entry.entry_type {
+        EntryType::EntryNormal if entry.data.is_empty() => Payload::Noop,
+        EntryType::EntryNormal => Payload::Batch(entry.data),
+        EntryType::EntryConfChange => Payload::ConfChange(entry.data),
+        EntryType::EntryConfChangeV2 => Payload::ConfChangeV2(entry.data),
+    };
+    PeerEntry { index: LogIndex(entry.index), term: entry.term, payload }
+}
+
+fn into_entry(entry: PeerEntry) -> Entry {
+    let (entry_type, data) = match entry.payload {
+        Payload::Batch(data) => (EntryType::EntryNormal, data),
+        Payload::Noop => (EntryType::EntryNormal, bytes::Bytes::new()),
+        Payload::ConfChange(data) => (EntryType::EntryConfChange, data),
+        Payload::ConfChangeV2(data) => (EntryType::EntryConfChangeV2, data),
+    };
+    Entry { entry_type, data, index: entry.index.0, term: entry.term, ..Entry::default() }
+}
+
+/// Raft's message in our words; `None` for kinds that no peer of ours may send.
+fn from_raft(mut message: Message, durability: Durability) -> Option<PeerMessage> {
+    let commit = LogIndex(message.commit);
+    let body = match message.msg_type {
+        MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => PeerBody::RequestVote {
+            pre: message.msg_type == MessageType::MsgRequestPreVote,
+            transfer: message.context == TRANSFER_CONTEXT,
+            last_index: LogIndex(message.index),
+            last_term: message.log_term,
+            commit,
+            commit_term: message.commit_term,
+        },
+        MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => {
+            PeerBody::VoteResponse {
+                pre: message.msg_type == MessageType::MsgRequestPreVoteResponse,
+                reject: message.reject,
+                commit,
+                commit_term: message.commit_term,
+            }
+        }
+        MessageType::MsgAppend => PeerBody::Append {
+            prev_index: LogIndex(message.index),
+            prev_term: message.log_term,
+            commit,
+            durability,
+            entries: message.take_entries().into_iter().map(from_entry).collect(),
+        },
+        MessageType::MsgAppendResponse => PeerBody::AppendResponse {
+            index: LogIndex(message.index),
+            reject: message.reject,
+            hint_index: LogIndex(message.reject_hint),
+            hint_term: message.log_term,
+            commit,
+        },
+        MessageType::MsgHeartbeat => PeerBody::Heartbeat { commit },
+        MessageType::MsgHeartbeatResponse => PeerBody::HeartbeatResponse { commit },
+        MessageType::MsgTimeoutNow => PeerBody::TimeoutNow,
+        MessageType::MsgSnapshot => {
+            let snapshot = message.take_snapshot();
+            PeerBody::Snapshot {
+                index: LogIndex(snapshot.get_metadata().index),
+                last_term: snapshot.get_metadata().term,
+                manifest: snapshot.data,
+            }
+        }
+        _ => return None,
+    };
+    let (from, to) = (ReplicaId(message.from), ReplicaId(message.to));
+    Some(PeerMessage { from, to, term: message.term, body })
+}
+
+/// The inverse of [`from_raft`], for the kinds that raft steps itself. A heartbeat's commit index is
+/// clamped to what this replica holds: a leader that counts on a lost tail must not end the node.
+fn into_raft(message: PeerMessage, last_index: LogIndex) -> Message {
+    let mut raft = Message {
+        from: message.from.0,
+        to: message.to.0,
+        term: message.term,
+        ..Message::default()
+    };
+    match message.body {
+        PeerBody::RequestVote { pre, transfer, last_index, last_term, commit, commit_term } => {
+            raft.msg_type =
+                if pre { MessageType::MsgRequestPreVote } else { MessageType::MsgRequestVote };
+            if transfer {
+                raft.context = bytes::Bytes::from_static(TRANSFER_CONTEXT);
+            }
+            (raft.index, raft.log_term) = (last_index.0, last_term);
+            (raft.commit, raft.commit_term) = (commit.0, commit_term);
+        }
+        PeerBody::VoteResponse { pre, reject, commit, commit_term } => {
+            raft.msg_type = if pre {
+                MessageType::MsgRequestPreVoteResponse
+            } else {
+                MessageType::MsgRequestVoteResponse
+            };
+            raft.reject = reject;
+            (raft.commit, raft.commit_term) = (commit.0, commit_term);
+        }
+        PeerBody::Append { prev_index, prev_term, commit, entries, .. } => {
+            raft.msg_type = MessageType::MsgAppend;
+            (raft.index, raft.log_term, raft.commit) = (prev_index.0, prev_term, commit.0);
+            raft.entries = entries.into_iter().map(into_entry).collect::<Vec<_>>().into();
+        }
+        PeerBody::AppendResponse { index, reject, hint_index, hint_term, commit } => {
+            raft.msg_type = MessageType::MsgAppendResponse;
+            (raft.index, raft.reject, raft.commit) = (index.0, reject, commit.0);
+            (raft.reject_hint, raft.log_term) = (hint_index.0, hint_term);
+        }
+        PeerBody::Heartbeat { commit } => {
+            raft.msg_type = MessageType::MsgHeartbeat;
+            raft.commit = commit.min(last_index).0;
+        }
+        PeerBody::HeartbeatResponse { commit } => {
+            raft.msg_type = MessageType::MsgHeartbeatResponse;
+            raft.commit = commit.0;
+        }
+        PeerBody::TimeoutNow => raft.msg_type = MessageType::MsgTimeoutNow,
+        PeerBody::Snapshot { .. }
+        | PeerBody::ChunkRequest { .. }
+        | PeerBody::Chunk { .. }
+        | PeerBody::TailLost { .. }
+        | PeerBody::Survey
+        | PeerBody::Testimony { .. }
+        | PeerBody::TailRefill { .. } => unreachable!("the shell handles these itself"),
+    }
+    raft
+}
