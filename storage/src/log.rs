@@ -71,6 +71,8 @@ pub struct PartitionLog {
     segments: Arc<Vec<Arc<Segment>>>,
     /// The file of the last segment, held open.
     active: Arc<SegmentFile>,
+    /// Segments before this one were synced when the log was opened.
+    first_written: SegmentId,
     ids: Ids,
     /// Where the next batch is written, behind the unpublished ones.
     tail: BatchStart,
@@ -215,6 +217,7 @@ impl PartitionLog {
             saved_commit: state.vote.commit,
             state,
             segments,
+            first_written: active.id.segment,
             active,
             ids: parts.ids,
             tail,

@@ -15,10 +15,12 @@ use super::{AppendError, LogConfig, PartitionLog};
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::flush::FlushItem;
-use crate::ids::{LogIndex, ReplicaId, SegmentId};
+use crate::flusher::{FlushQueue, Flusher};
+use crate::ids::{FileId, LogIndex, ReplicaId, SegmentId};
 use crate::producers::ProducerTable;
 use crate::recovery::{RecoverError, RecoveryReport};
 use crate::state::{LogStart, ReplicaState};
+use crate::wal::{self, WalConfig};
 
 pub(crate) const REPLICA: ReplicaId = ReplicaId(7);
 
@@ -99,6 +101,8 @@ pub(crate) struct Harness {
     attempt: Option<(LogIndex, Bytes)>,
     /// The log start that was flushed.
     stable_start: Offset,
+    /// The real flusher, in place of one that syncs in place.
+    wal: Option<(Arc<FlushQueue>, Flusher)>,
 }
 
 impl Harness {
@@ -126,7 +130,21 @@ impl Harness {
             stable: 0,
             attempt: None,
             stable_start: Offset(0),
+            wal: None,
         };
+        this.flush();
+        this
+    }
+
+    /// Uses the write-ahead file set from here on; the disk is empty but for the log.
+    pub(crate) fn with_wal(seed: u64, config: LogConfig) -> Self {
+        let disk = SimDisk::new(seed);
+        let wal = open_wal(&disk).1;
+        let mut this = Self::on(disk.fork(), config);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        this.disk = disk;
+        this.log = PartitionLog::create(shared, REPLICA, config, first_state()).unwrap();
+        this.wal = Some(wal);
         this.flush();
         this
     }
@@ -148,6 +166,13 @@ impl Harness {
         self.disk.heal();
         self.stable = self.model.len();
         self.stable_start = self.log_start;
+        if let Some((queue, flusher)) = &mut self.wal {
+            queue.push(self.log.take_flush_items());
+            while !queue.is_empty() {
+                flusher.round().unwrap();
+            }
+            return;
+        }
         for item in self.log.take_flush_items() {
             match item {
                 FlushItem::Create { file, .. } => {
@@ -293,6 +318,12 @@ impl Harness {
 
     /// Opens the log on what is left of the disk.
     pub(crate) fn reopen(&mut self, disk: SimDisk) -> RecoveryReport {
+        if self.wal.is_some() {
+            let (recovered, wal) = open_wal(&disk);
+            self.row = recovered.0;
+            self.durable = recovered.1;
+            self.wal = Some(wal);
+        }
         let (log, report) = self.try_reopen(&disk).unwrap();
         (self.disk, self.log) = (disk, log);
         report
@@ -408,6 +439,23 @@ impl Harness {
         assert!(view.read(view.log_end_offset, high_watermark, 100, true).unwrap().is_empty());
         assert!(view.read(view.log_end_offset + 1, high_watermark, 100, true).is_err());
     }
+}
+
+type Known = (ReplicaState, HashMap<SegmentId, u64>);
+
+/// Redoes the write-ahead file set of a disk: what it knows of the replica, and a new flusher.
+fn open_wal(disk: &SimDisk) -> (Known, (Arc<FlushQueue>, Flusher)) {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let config = WalConfig { first_file_bytes: 4096, file_bytes: 8192, ..WalConfig::default() };
+    let recovered = wal::recover(shared.clone(), config).unwrap();
+    let row = recovered.replicas.get(&REPLICA).cloned().unwrap_or_default();
+    let durable = (0..1000)
+        .map(SegmentId)
+        .map(|segment| (segment, recovered.durable_position(FileId { replica: REPLICA, segment })))
+        .collect();
+    let queue = Arc::new(FlushQueue::default());
+    let flusher = Flusher::new(recovered, shared, queue.clone());
+    ((row, durable), (queue, flusher))
 }
 
 /// Picks what to do next.

@@ -74,6 +74,29 @@ fn a_power_cut_takes_only_what_was_not_flushed() {
 }
 
 #[test]
+fn the_write_ahead_set_brings_back_what_was_flushed() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut dice = Dice::new(seed);
+        let mut log = Harness::with_wal(seed, small());
+        for _ in 0..5 {
+            for _ in 0..dice.below(25) {
+                step(&mut log, &mut dice).unwrap();
+            }
+            if dice.below(3) == 0 {
+                log.log.close().unwrap();
+                log.flush();
+            }
+            let disk =
+                if dice.below(4) == 0 { log.disk.crash() } else { log.disk.power_cut(dice.seed()) };
+            log.reopen_after_loss(disk);
+            log.check();
+            log.epoch = LeaderEpoch(log.epoch.0 + 1);
+        }
+    }
+}
+
+#[test]
 fn what_a_restart_found_is_durable() {
     for seed in 0..60 {
         println!("seed {seed}");
