@@ -276,3 +276,6 @@ impl Wal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,7 +182,8 @@ impl FileSet {
                     number: first,
                 });
             }
-            let number = rounds.last().map_or(last.number, |(header, _)| header.number);
+            let before = expected.map_or(0, |expected| expected - 1);
+            let number = rounds.last().map_or(before, |(header, _)| header.number);
             let later = find_round(&content, end, |round| {
                 let RoundHeader { sequence: of, number: later, salt, .. } = round.header;
                 of == sequence && salt == last.salt && later > number

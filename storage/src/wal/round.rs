@@ -136,6 +136,12 @@ pub(crate) struct RoundBuilder {
 }
 
 impl RoundBuilder {
+    /// A payload of any bytes.
+    #[cfg(test)]
+    pub(super) fn raw(own: Vec<u8>) -> Self {
+        Self { own, ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, record: &Record) {
         self.records += 1;
         let Some(bytes) = record.encode(&mut self.own) else { return };
