@@ -1,7 +1,7 @@
 //! The write-ahead file set of a disk: one small write and one sync make the changes of a thousand
 //! segments durable at once.
 //!
-//! The set is the files `wal/{sequence}.wal`. Rounds ([`round`]) are written one after the other
+//! The set is the files `wal/{sequence}.wal`. Rounds are written one after the other
 //! to the newest; when it is full the next one takes over, which is an old file renamed, because
 //! a sync over blocks that were written before costs half of one that extends a file. A file is
 //! *retired* once nothing in it is needed any more: the segments it speaks of are synced in place
@@ -47,7 +47,9 @@ pub struct WalConfig {
     /// Writes up to this size go through the set; a segment with a larger one is synced in place.
     pub write_bytes_max: u64,
     /// A segment that is the only dirty one, with nothing else to write, is synced in place if it
-    /// has at least this many new bytes.
+    /// has at least this many new bytes. Below, the set is faster although the bytes are written
+    /// twice: a sync of a growing file commits its size too (16 KiB: 181-348 us in place, 114-169
+    /// over written blocks).
     pub alone_bytes_min: u64,
     /// A round is written at the latest when so many bytes were synced in place without the set
     /// knowing: what it does not know is scanned at a restart.
@@ -68,7 +70,7 @@ impl Default for WalConfig {
             files_max: 4,
             round_bytes_max: 8 << 20,
             write_bytes_max: 64 << 10,
-            alone_bytes_min: 0,
+            alone_bytes_min: 32 << 10,
             synced_unrecorded_bytes_max: 8 << 20,
             retired_segments_per_round: 8,
             retired_rows_per_round: 256,

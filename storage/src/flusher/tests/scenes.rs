@@ -193,3 +193,69 @@ fn an_empty_queue_costs_nothing() {
     world.round().expect("nothing");
     assert_eq!(world.disk.op_count(), ops);
 }
+
+#[test]
+fn on_a_real_disk() {
+    use std::io::IoSlice;
+    use std::sync::Arc;
+
+    use crate::disk::Disk;
+    use crate::disk::mapped::MappedDisk;
+    use crate::flush::{FlushItem, SegmentFile};
+    use crate::flusher::{FlushQueue, Flusher};
+    use crate::ids::{FileId, Generation, LogIndex, ReplicaId, SegmentId};
+    use crate::paths::{replica_dir, segment_path};
+    use crate::segment::SegmentHeader;
+    use crate::state::ReplicaState;
+    use crate::wal::{WalConfig, recover};
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = MappedDisk::open(dir.path().join("data")).expect("room");
+    let config = WalConfig { first_file_bytes: 8192, file_bytes: 16384, ..WalConfig::default() };
+    let replica = ReplicaId(1);
+    let id = FileId { replica, segment: SegmentId(1) };
+    let header = SegmentHeader {
+        id,
+        generation: Generation(1),
+        base_index: LogIndex(2),
+        base_offset: vltava_protocol::ids::Offset(0),
+        epoch_before: vltava_protocol::ids::LeaderEpoch(1),
+    };
+    let queue = Arc::new(FlushQueue::default());
+    let recovered = recover(disk.clone(), config).expect("an empty disk");
+    let mut flusher = Flusher::new(recovered, disk.clone(), queue.clone());
+    disk.create_dir(&replica_dir(replica)).expect("room");
+    let path = segment_path(id);
+    let file = disk.create(&path, 1 << 20).expect("room");
+    file.write_at(0, &[IoSlice::new(&header.encode())]).expect("room");
+    let file = Arc::new(SegmentFile { id, path: path.clone(), file });
+    queue.push([
+        FlushItem::State { replica, state: ReplicaState::default() },
+        FlushItem::Create { file: file.clone(), header },
+    ]);
+    let mut position = 64;
+    let mut completed = 0;
+    for ticket in 1..=100u64 {
+        let batch = vec![ticket as u8; 700];
+        file.file.write_at(position, &[IoSlice::new(&batch)]).expect("room");
+        let bytes = file.file.slice(position..position + 700).expect("just written");
+        queue.push([
+            FlushItem::Write { file: file.clone(), position, bytes },
+            FlushItem::State { replica, state: ReplicaState::default() },
+            FlushItem::Ticket { replica, ticket },
+        ]);
+        position += 700;
+        let round = flusher.round().expect("a healthy disk");
+        completed = round.completed.last().expect("one ticket a round").1;
+    }
+    assert_eq!(completed, 100);
+    drop(flusher);
+    let recovered = recover(disk.clone(), config).expect("a healthy disk");
+    assert_eq!(recovered.durable_position(id), position);
+    let found = disk.open(&path, 0).expect("it is there");
+    assert_eq!(found.len().expect("it is there"), position);
+    let mut flusher = Flusher::new(recovered, disk.clone(), queue);
+    flusher.shutdown().expect("a healthy disk");
+    drop(flusher);
+    assert_eq!(recover(disk, config).expect("a healthy disk").redone.writes, 0);
+}
