@@ -5,12 +5,17 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use vltava_benches::fixtures::{self, BATCH_SIZES, PRODUCE_VERSION};
+use vltava_benches::runs::Clock;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::frame::{FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, FrameDecoder, parse_head};
 use vltava_protocol::ids::{Offset, PartitionIndex, TopicId, TopicName};
 use vltava_protocol::messages::fetch::{FetchPartitionResponse, FetchResponse, FetchTopicResponse};
 use vltava_protocol::messages::{ProduceRequest, decode_request};
 use vltava_protocol::record::compression::Codec;
+
+mod measure;
+
+use measure::{By, by};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -30,7 +35,7 @@ fn produce(mut frame: Bytes) -> ProduceRequest {
     decode_request(frame, head.api_version).expect("the body is well formed")
 }
 
-fn steps(c: &mut Criterion) {
+fn steps(c: &mut Criterion<By>) {
     let batch = fixtures::batch(16 << 10, Codec::None);
     let whole = fixtures::produce_frame(TOPIC, &batch.bytes, 1);
     let frame = whole.slice(FRAME_LENGTH_BYTES..);
@@ -39,7 +44,7 @@ fn steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("frame");
     group.bench_function("split one frame", |b| {
         let buffer = || BytesMut::from(&whole[..]);
-        b.iter_batched_ref(buffer, split, BatchSize::NumIterations(64));
+        b.iter_batched_ref(buffer, split, BatchSize::NumIterations(256));
     });
     group.bench_function("parse_head", |b| {
         b.iter(|| parse_head(black_box(&mut frame.clone())).expect("the header is well formed"));
@@ -52,7 +57,7 @@ fn steps(c: &mut Criterion) {
     group.finish();
 }
 
-fn pipelined(c: &mut Criterion) {
+fn pipelined(c: &mut Criterion<By>) {
     let mut group = c.benchmark_group("frame/pipelined Produce");
     for (name, size) in BATCH_SIZES {
         let batch = fixtures::batch(size, Codec::None);
@@ -72,7 +77,7 @@ fn pipelined(c: &mut Criterion) {
                         black_box(produce(frame));
                     }
                 },
-                BatchSize::NumIterations(8),
+                BatchSize::NumIterations(32),
             );
         });
     }
@@ -95,7 +100,7 @@ fn fetch_response(partitions: i32, runs: usize, run: &Bytes) -> FetchResponse {
     FetchResponse { topics: vec![topic], ..FetchResponse::default() }
 }
 
-fn encode_fetch(c: &mut Criterion) {
+fn encode_fetch(c: &mut Criterion<By>) {
     let mut group = c.benchmark_group("frame/encode Fetch");
     for (name, partitions, runs, run_bytes) in [
         ("1 partition, 1 run of 256 KiB", 1, 1, 256 << 10),
@@ -113,5 +118,9 @@ fn encode_fetch(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(frame, steps, pipelined, encode_fetch);
+criterion_group! {
+    name = frame;
+    config = by(Clock::Thread);
+    targets = steps, pipelined, encode_fetch
+}
 criterion_main!(frame);

@@ -1,7 +1,8 @@
 //! What this machine can do at best: the yardstick for every other benchmark here.
 //!
 //! Plain loops over the operating system's calls, nothing of ours in them but the CRC. They run in
-//! the same command as ours, because a shared machine's limits change from hour to hour.
+//! the same command as ours, because a shared machine's limits change from hour to hour. Processor
+//! time, but for the syncs: there the wait is what counts.
 
 use std::hint::black_box;
 use std::io::{IoSlice, Read, Write};
@@ -13,15 +14,19 @@ use std::thread;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
-use vltava_benches::runs::{capacity, timed};
+use vltava_benches::runs::{Clock, capacity, timed};
 use vltava_protocol::record::batch::crc32c;
+
+mod measure;
+
+use measure::{By, by};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const KIB: usize = 1 << 10;
 
-fn memory(c: &mut Criterion) {
+fn memory(c: &mut Criterion<By>) {
     let mut group = c.benchmark_group("limits/memcpy");
     for (name, size) in [("64 KiB", 64 * KIB), ("1 MiB", 1024 * KIB)] {
         let (source, mut target) = (vec![7_u8; size], vec![0_u8; size]);
@@ -80,7 +85,7 @@ impl Growing {
     }
 }
 
-fn files(c: &mut Criterion) {
+fn files(c: &mut Criterion<By>) {
     let mut group = c.benchmark_group("limits/pwritev");
     for (name, size) in
         [("1 KiB", KIB), ("16 KiB", 16 * KIB), ("64 KiB", 64 * KIB), ("256 KiB", 256 * KIB)]
@@ -88,10 +93,15 @@ fn files(c: &mut Criterion) {
         let bytes = vec![7_u8; size];
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(name), |b| {
-            b.iter_custom(|n| timed(n, capacity(size), Growing::new, |file| file.append(&bytes)));
+            b.iter_custom(|n| {
+                timed(Clock::Thread, n, capacity(size), Growing::new, |file| file.append(&bytes))
+            });
         });
     }
     group.finish();
+}
+
+fn syncs(c: &mut Criterion<By>) {
     let mut group = c.benchmark_group("limits/pwritev+fdatasync");
     group.sample_size(20);
     let bytes = vec![7_u8; 16 * KIB];
@@ -101,17 +111,17 @@ fn files(c: &mut Criterion) {
     };
     group.throughput(Throughput::Bytes(16 * KIB as u64));
     group.bench_function("16 KiB growing", |b| {
-        b.iter_custom(|n| timed(n, capacity(16 * KIB), Growing::new, sync));
+        b.iter_custom(|n| timed(Clock::Wall, n, capacity(16 * KIB), Growing::new, sync));
     });
     group.bench_function("16 KiB over written blocks", |b| {
         let fresh = || Growing::written(4096 * KIB);
-        b.iter_custom(|n| timed(n, 256, fresh, sync));
+        b.iter_custom(|n| timed(Clock::Wall, n, 256, fresh, sync));
     });
     group.finish();
 }
 
-/// One connection over loopback whose other end reads as fast as it can.
-fn loopback(c: &mut Criterion) {
+/// One connection over loopback whose other end reads as fast as it can: the processor time of both.
+fn loopback(c: &mut Criterion<By>) {
     const BYTES: usize = 256 * KIB;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut sender = TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
@@ -137,5 +147,19 @@ fn loopback(c: &mut Criterion) {
     reader.join().expect("the reader ends with the connection");
 }
 
-criterion_group!(limits, memory, files, loopback);
-criterion_main!(limits);
+criterion_group! {
+    name = threads;
+    config = by(Clock::Thread);
+    targets = memory, files
+}
+criterion_group! {
+    name = waits;
+    config = by(Clock::Wall);
+    targets = syncs
+}
+criterion_group! {
+    name = processes;
+    config = by(Clock::Process);
+    targets = loopback
+}
+criterion_main!(threads, waits, processes);

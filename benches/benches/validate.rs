@@ -4,10 +4,15 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use vltava_benches::fixtures::{self, BATCH_SIZES, Batch, NOW};
+use vltava_benches::runs::Clock;
 use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchHeader, verify_crc};
 use vltava_protocol::record::compression::Codec;
 use vltava_protocol::record::record::Records;
 use vltava_protocol::record::validate::{Scratch, validate};
+
+mod measure;
+
+use measure::{By, by};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -16,7 +21,7 @@ fn throughput(batch: &Batch) -> Throughput {
     Throughput::ElementsAndBytes { elements: batch.records, bytes: batch.plain_bytes }
 }
 
-fn parts(c: &mut Criterion) {
+fn parts(c: &mut Criterion<By>) {
     let batch = fixtures::batch(16 << 10, Codec::None);
     let header = BatchHeader::parse(&batch.bytes).expect("just built");
     let payload = &batch.bytes[BATCH_HEADER_BYTES..];
@@ -35,7 +40,7 @@ fn parts(c: &mut Criterion) {
     group.finish();
 }
 
-fn door(c: &mut Criterion, name: &str, batch: &Batch, id: &str) {
+fn door(c: &mut Criterion<By>, name: &str, batch: &Batch, id: &str) {
     let (rules, mut scratch) = (fixtures::rules(), Scratch::default());
     let mut group = c.benchmark_group(name);
     group.throughput(throughput(batch));
@@ -45,17 +50,21 @@ fn door(c: &mut Criterion, name: &str, batch: &Batch, id: &str) {
     group.finish();
 }
 
-fn sizes(c: &mut Criterion) {
+fn sizes(c: &mut Criterion<By>) {
     for (name, size) in BATCH_SIZES {
         door(c, "validate/uncompressed", &fixtures::batch(size, Codec::None), name);
     }
 }
 
-fn codecs(c: &mut Criterion) {
+fn codecs(c: &mut Criterion<By>) {
     for codec in Codec::ALL {
         door(c, "validate/16 KiB", &fixtures::batch(16 << 10, codec), codec.name());
     }
 }
 
-criterion_group!(benches, parts, sizes, codecs);
+criterion_group! {
+    name = benches;
+    config = by(Clock::Thread);
+    targets = parts, sizes, codecs
+}
 criterion_main!(benches);

@@ -174,12 +174,14 @@ fn one_record() -> Bytes {
 
 /// An empty directory: start, first record, memory.
 fn fresh(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), FigureError> {
-    let (mut ready, mut acknowledged, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ready, mut worked) = (Vec::new(), Vec::new());
+    let (mut acknowledged, mut memory) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         let dir = scratch()?;
         let started = Instant::now();
         let broker = Broker::start(binary, dir.path())?;
         ready.push(milliseconds(started.elapsed()));
+        worked.push(milliseconds(broker.processor_time()?));
         let mut client = Client::connect(broker.address())?;
         client.create_topic("first", 1)?;
         client.produce("first", &one_record())?;
@@ -189,6 +191,7 @@ fn fresh(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), 
         memory.push(broker.resident_bytes()? / MEBIBYTE);
     }
     figures.add("empty directory to ready", "ms", None, ready);
+    figures.add("the same, processor time", "ms", None, worked);
     let name = "empty directory to first record acknowledged, topic created";
     figures.add(name, "ms", Some(150.0), acknowledged);
     figures.add("idle memory, fresh", "MiB", Some(30.0), memory);
@@ -222,17 +225,19 @@ fn many_partitions(
     let name = format!("idle processor time, {count} partitions");
     figures.add(&name, "% of a core", Some(0.5), vec![share]);
 
-    let (mut ready, mut acknowledged) = (Vec::new(), Vec::new());
+    let (mut ready, mut worked, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.runs {
         broker.kill()?;
         let started = Instant::now();
         broker = Broker::start(binary, dir.path())?;
         ready.push(milliseconds(started.elapsed()));
+        worked.push(milliseconds(broker.processor_time()?));
         let mut client = Client::connect(broker.address())?;
         client.produce(&format!("topic-{:06}", count - 1), &one_record())?;
         acknowledged.push(milliseconds(started.elapsed()));
     }
     figures.add(&format!("{count} partitions, kill -9, to ready"), "ms", Some(2000.0), ready);
+    figures.add("the same, processor time", "ms", None, worked);
     let name = format!("{count} partitions, kill -9, to a record acknowledged");
     figures.add(&name, "ms", None, acknowledged);
     thread::sleep(SETTLE);

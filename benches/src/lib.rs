@@ -7,4 +7,5 @@
 #![deny(missing_docs)]
 
 pub mod fixtures;
+pub mod logs;
 pub mod runs;
