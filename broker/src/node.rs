@@ -48,6 +48,8 @@ const GROUP_ZERO_NAME: &str = "__cluster_metadata";
 const TICK: Duration = Duration::from_millis(100);
 /// Pause before a flush round that could not write is tried again.
 const FLUSH_RETRY: Duration = Duration::from_millis(200);
+/// Stands in for the kernel's boot id in tests of power cuts.
+pub const BOOT_ID_VARIABLE: &str = "VLTAVA_BOOT_ID";
 /// How long a start waits for group 0 to elect its leader.
 const GROUP_ZERO_WAIT: Duration = Duration::from_secs(30);
 
@@ -302,10 +304,9 @@ impl OpenedDisk {
 }
 
 /// The kernel's boot id: it changes when the operating system does, and with it the page cache.
-/// `VLTAVA_BOOT_ID` stands in for it in tests of power cuts.
 fn boot_id() -> String {
     let kernel = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    std::env::var("VLTAVA_BOOT_ID").unwrap_or_else(|_| kernel()).trim().to_owned()
+    std::env::var(BOOT_ID_VARIABLE).unwrap_or_else(|_| kernel()).trim().to_owned()
 }
 
 fn listen(addr: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {

@@ -18,7 +18,7 @@ use crate::config::BrokerConfig;
 use crate::config::broker::{BROKER_KEYS, Flags, HostPort};
 use crate::config::settings::{Collected, Settings, SettingsFile};
 use crate::logging::{self, LogFormat};
-use crate::node::Node;
+use crate::node::{BOOT_ID_VARIABLE, Node};
 
 /// `vltava serve`.
 #[derive(Debug, Args)]
@@ -126,7 +126,8 @@ fn configuration(args: &ServeArgs) -> Result<(BrokerConfig, Vec<String>), Comman
     };
     let file = file.as_ref().map(|(path, text)| SettingsFile { path, text });
     let environment = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        let name = name.into_string().ok().filter(|name| name != BOOT_ID_VARIABLE)?;
+        Some((name, value.to_string_lossy().into_owned()))
     });
     let Collected { settings, ignored } =
         Settings::collect(file, environment, &args.sets).map_err(|error| refuse(&error))?;

@@ -128,8 +128,6 @@ pub struct Replica {
     /// The ticket of the segment that seals off a burnt position.
     unburn_ticket: Option<u64>,
     ticks_since_save: u32,
-    /// A lone voter campaigns as soon as it may.
-    wants_to_lead: bool,
 }
 
 impl Replica {
@@ -158,7 +156,6 @@ impl Replica {
             abstention,
             unburn_ticket: None,
             ticks_since_save: 0,
-            wants_to_lead: true,
         }
     }
 
@@ -600,13 +597,32 @@ impl Replica {
     }
 
     /// A lone voter needs nobody's vote; all it holds must be durable first, because it becomes
-    /// leader inside one step.
+    /// leader inside one step. If it may have lost a tail there is nobody to compare with.
     fn lead_if_alone(&mut self) {
-        let may = self.wants_to_lead && self.outstanding.is_empty() && self.abstention.is_none();
         let group = self.active();
-        if may && group.role() != Role::Leader && group.is_lone_voter() {
-            group.campaign();
+        let is_idle = group.role() != Role::Leader && group.is_lone_voter();
+        if !is_idle || !self.outstanding.is_empty() {
+            return;
         }
+        if self.abstention.is_some() {
+            self.lead_with_what_is_left();
+        } else {
+            self.active().campaign();
+        }
+    }
+
+    /// This replica has the most of all voters, too few of which are intact.
+    fn lead_with_what_is_left(&mut self) {
+        let log = self.log_mut();
+        tracing::error!(
+            replica = %log.replica(),
+            known_committed = %log.committed(),
+            end_index = %log.last_index(),
+            end_offset = %log.end_offset(),
+            "too few voters kept their log: what was acknowledged past this end is lost"
+        );
+        self.end_abstention();
+        self.active().campaign();
     }
 
     fn check_append(&self) -> Result<LeaderEpoch, AppendRefused> {
@@ -770,18 +786,7 @@ impl Replica {
                     self.say(voter, PeerBody::Survey, output);
                 }
             }
-            AbstainAction::Campaign => {
-                let log = self.log_mut();
-                tracing::error!(
-                    replica = %own,
-                    known_committed = %log.committed(),
-                    end_index = %log.last_index(),
-                    end_offset = %log.end_offset(),
-                    "too few voters kept their log: what was acknowledged past this end is lost"
-                );
-                self.end_abstention();
-                self.active().campaign();
-            }
+            AbstainAction::Campaign => self.lead_with_what_is_left(),
         }
     }
 
