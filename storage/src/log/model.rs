@@ -202,7 +202,7 @@ impl Harness {
                     file.sync().unwrap();
                     self.disk.sync_dir(&dir).unwrap();
                 }
-                FlushItem::Forget { .. } | FlushItem::Ticket { .. } => {}
+                FlushItem::Forget { .. } | FlushItem::Node(_) | FlushItem::Ticket { .. } => {}
             }
         }
     }
