@@ -209,7 +209,7 @@ impl Partition {
     /// Takes part in the group. The flusher must be able to find the partition by now: the first
     /// thing that a replica waits for is a completion.
     pub fn start(&self) {
-        self.drive(|replica, output| replica.poll(output));
+        self.drive(Replica::poll);
     }
 
     /// Its name.
@@ -368,7 +368,7 @@ impl Partition {
 
     /// Time passes.
     pub fn tick(&self) {
-        self.drive(|replica, output| replica.tick(output));
+        self.drive(Replica::tick);
     }
 
     /// Whether time matters to this replica; a lone voter that leads needs no ticks.

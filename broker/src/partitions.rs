@@ -84,12 +84,10 @@ impl Storage {
     ) -> Result<Replica, OpenError> {
         let durability = config.durability;
         let row = self.found.lock().replicas.remove(&replica);
-        let log = match row {
-            Some(row) => self.recover(replica, config, row)?,
-            None => {
-                let state = first_state(voters);
-                PartitionLog::create(self.disk.clone(), replica, config, state)?
-            }
+        let log = if let Some(row) = row {
+            self.recover(replica, config, row)?
+        } else {
+            PartitionLog::create(self.disk.clone(), replica, config, first_state(voters))?
         };
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         let group = GroupConfig { seed, ..GroupConfig::default() };

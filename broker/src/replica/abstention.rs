@@ -104,7 +104,7 @@ impl Abstention {
         if self.greatest(own, own_end, voters) == Some(own) && leader.is_none() {
             return AbstainAction::Campaign;
         }
-        if self.ticks % ASK_EVERY_TICKS != 0 {
+        if !self.ticks.is_multiple_of(ASK_EVERY_TICKS) {
             return AbstainAction::Wait;
         }
         match leader {

@@ -586,10 +586,10 @@ impl PartitionGroup {
             PeerBody::AppendResponse { index, reject, .. }
                 if !reject && self.role() == Role::Leader && term == self.term() =>
             {
-                match *index <= LogIndex(self.node.raft.raft_log.last_index()) {
-                    true => Ok(()),
-                    false => impossible("acknowledges what was never sent"),
+                if index.0 > self.node.raft.raft_log.last_index() {
+                    return impossible("acknowledges what was never sent");
                 }
+                Ok(())
             }
             _ => Ok(()),
         }

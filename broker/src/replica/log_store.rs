@@ -61,15 +61,18 @@ impl LogStore {
 
     fn fill_internal(&self, entry: &mut Entry) -> raft::Result<()> {
         let index = LogIndex(entry.index);
-        let batches = self.log.batches(index..index.next(), u64::MAX).map_err(unavailable)?;
+        let batches =
+            self.log.batches(index..index.next(), u64::MAX).map_err(|error| unavailable(&error))?;
         let (_, _, batch) = batches.into_iter().next().ok_or_else(not_here)?;
         set_payload(entry, &batch);
         Ok(())
     }
 
     fn with_payload(&self, low: u64, high: u64, max_bytes: u64) -> raft::Result<Vec<Entry>> {
-        let batches =
-            self.log.batches(LogIndex(low)..LogIndex(high), max_bytes).map_err(unavailable)?;
+        let batches = self
+            .log
+            .batches(LogIndex(low)..LogIndex(high), max_bytes)
+            .map_err(|error| unavailable(&error))?;
         Ok(batches
             .into_iter()
             .map(|(index, epoch, batch)| {
@@ -82,7 +85,7 @@ impl LogStore {
 }
 
 /// Raft reports a failed read as "ask again": the follower is served once the disk answers.
-fn unavailable(error: vltava_storage::log::ReadError) -> Error {
+fn unavailable(error: &vltava_storage::log::ReadError) -> Error {
     tracing::warn!(%error, "cannot read entries to replicate");
     Error::Store(StorageError::LogTemporarilyUnavailable)
 }

@@ -864,16 +864,13 @@ impl Replica {
         else {
             return;
         };
-        match received.request() {
-            Some(body) => {
-                self.received = Some(received);
-                self.say(from, body, output);
-            }
-            None => {
-                let outcome = received.finish();
-                self.received = Some(received);
-                self.on_chunk_outcome(&outcome, output);
-            }
+        if let Some(body) = received.request() {
+            self.received = Some(received);
+            self.say(from, body, output);
+        } else {
+            let outcome = received.finish();
+            self.received = Some(received);
+            self.on_chunk_outcome(&outcome, output);
         }
     }
 

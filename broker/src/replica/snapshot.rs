@@ -199,7 +199,7 @@ impl SnapshotReceived {
         if self.idle_ticks > STALL_TICKS_MAX {
             return Err(Stalled);
         }
-        Ok(if self.idle_ticks % ASK_AGAIN_TICKS == 0 { self.request() } else { None })
+        Ok(if self.idle_ticks.is_multiple_of(ASK_AGAIN_TICKS) { self.request() } else { None })
     }
 
     /// What raft needs to know of the complete snapshot.
