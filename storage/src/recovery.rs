@@ -366,13 +366,19 @@ impl Recovery<'_> {
         let path = self.dir().join(index_file_name(found.header.id.segment));
         let stored = SegmentIndex::load(&*self.disk, &path, &found.header, interval)?;
         let mut index = stored.unwrap_or_else(|| SegmentIndex::new(&found.header, interval));
+        let stored_end = index.end().position;
         // The index of bytes that may be lost is believed no further than they are.
         index.rewind_to_position(found.length.min(durable));
         index.rewind(limit.unwrap_or(LogIndex(u64::MAX)));
         let from = index.end().position;
         let bad = scan_batches(&mut index, file, found.length, limit, durable)?;
-        let bytes = index.end().position - from;
-        Ok(Scanned { index, bad, bytes })
+        let end = index.end().position;
+        if stored_end > end {
+            // It speaks of bytes that were lost, and others may be written in their place.
+            self.disk.remove(&path)?;
+            self.disk.sync_dir(&self.dir())?;
+        }
+        Ok(Scanned { index, bad, bytes: end - from })
     }
 
     /// Writes the index that a segment's scan was for, so that the next start need not scan.
