@@ -34,7 +34,7 @@ use crate::config::broker::BrokerConfig;
 use crate::config::topic::TopicConfig;
 use crate::controller::service::{ApplyError, ControlError, Controller};
 use crate::handlers;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RaftMetrics};
 use crate::partition::{Identity, Partition, Waiter};
 use crate::partitions::{Found, OpenError, Partitions, Storage};
 use crate::room::Room;
@@ -165,8 +165,12 @@ impl Node {
 
         let clock = Arc::new(Clock::default());
         let metrics = Arc::new(Metrics::new(handlers::name_of));
-        let partitions =
-            Arc::new(Partitions::new(flags.node_id, config.clone(), opened.storage.clone()));
+        let partitions = Arc::new(Partitions::new(
+            flags.node_id,
+            config.clone(),
+            opened.storage.clone(),
+            metrics.raft.clone(),
+        ));
         let stop = Arc::new(AtomicBool::new(false));
         let flusher = spawn_flusher(
             opened.flusher,
@@ -177,7 +181,8 @@ impl Node {
         )?;
         let ticker = spawn_ticker(partitions.clone(), stop.clone())?;
 
-        let group_zero = open_group_zero(&opened.storage, &partitions, flags.node_id)?;
+        let group_zero =
+            open_group_zero(&opened.storage, &partitions, flags.node_id, metrics.raft.clone())?;
         wait_for_leader(&group_zero).await?;
         let controller = Arc::new(Controller::new(
             group_zero,
@@ -317,6 +322,7 @@ fn open_group_zero(
     storage: &Storage,
     partitions: &Partitions,
     node: NodeId,
+    metrics: RaftMetrics,
 ) -> Result<Arc<Partition>, StartError> {
     let config = TopicConfig::of_metadata();
     let replica =
@@ -330,7 +336,8 @@ fn open_group_zero(
         replica: GROUP_ZERO_REPLICA,
         nodes: vec![(GROUP_ZERO_REPLICA, node)],
     };
-    let partition = Partition::new(identity, Arc::new(config), replica, storage.room.clone());
+    let room = storage.room.clone();
+    let partition = Partition::new(identity, Arc::new(config), replica, room, metrics);
     partitions.insert_group(partition.clone());
     partition.start();
     Ok(partition)
@@ -377,6 +384,7 @@ fn spawn_flusher(
                 }
                 Err(error) => {
                     tracing::error!(%error, "the disk is out of service until the next start");
+                    partitions.on_disk_failed();
                     room.freed();
                     return;
                 }

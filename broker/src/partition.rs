@@ -20,7 +20,7 @@ use vltava_storage::producers::ProducerError;
 use vltava_storage::read_view::{ReadView, ViewCell};
 
 use crate::config::topic::TopicConfig;
-use crate::metrics::Traffic;
+use crate::metrics::{RaftMetrics, Traffic};
 use crate::replica::group::{ProposeRefused, Role};
 use crate::replica::pending::Pending;
 use crate::replica::shell::{AppendRefused, Output, Replica};
@@ -61,6 +61,19 @@ pub struct Leadership {
     pub is_leader: bool,
     /// An entry of the leader's own epoch is committed: it may answer for the high watermark.
     pub confirmed: bool,
+    /// The replica here is out of service: fenced, or its disk failed.
+    pub is_offline: bool,
+}
+
+impl Leadership {
+    /// Nobody is known to lead.
+    pub const UNKNOWN: Self = Self {
+        leader: None,
+        epoch: LeaderEpoch(0),
+        is_leader: false,
+        confirmed: false,
+        is_offline: false,
+    };
 }
 
 /// A batch in the log, and the promise of its commit.
@@ -174,6 +187,7 @@ pub struct Partition {
     config: RwLock<Arc<TopicConfig>>,
     watchers: Mutex<Vec<Weak<Waiter>>>,
     traffic: Traffic,
+    metrics: RaftMetrics,
 }
 
 impl Partition {
@@ -183,11 +197,11 @@ impl Partition {
         config: Arc<TopicConfig>,
         replica: Replica,
         room: Arc<Room>,
+        metrics: RaftMetrics,
     ) -> Arc<Self> {
         let log = replica.log().expect("a new replica has its log");
         let view = log.view();
-        let leadership =
-            Leadership { leader: None, epoch: LeaderEpoch(0), is_leader: false, confirmed: false };
+        let leadership = Leadership::UNKNOWN;
         let seen = Seen {
             committed: log.committed(),
             log_start_offset: log.state().log_start.offset,
@@ -203,6 +217,7 @@ impl Partition {
             config: RwLock::new(config),
             watchers: Mutex::default(),
             traffic: Traffic::default(),
+            metrics,
         })
     }
 
@@ -366,6 +381,11 @@ impl Partition {
         self.drive(|replica, output| replica.on_durable(ticket, output));
     }
 
+    /// The disk is out of service: nothing that waits will be durable, nothing can be appended.
+    pub fn on_disk_failed(&self) {
+        self.drive(|replica, _| replica.fence("the disk failed"));
+    }
+
     /// Time passes.
     pub fn tick(&self) {
         self.drive(Replica::tick);
@@ -437,12 +457,18 @@ impl Partition {
             }
         }
         if !leadership.is_leader && !pending.is_empty() {
+            let code = if leadership.is_offline {
+                ErrorCode::KafkaStorageError
+            } else {
+                ErrorCode::NotLeaderOrFollower
+            };
             for sender in pending.lost() {
-                let _ = sender.send(Err(ErrorCode::NotLeaderOrFollower));
+                let _ = sender.send(Err(code));
             }
         }
         if now != *seen {
             if leadership != seen.leadership {
+                self.count(seen.leadership, leadership);
                 *self.leadership.write() = leadership;
                 tracing::debug!(partition = %self.identity.tp, ?leadership, "leadership");
             }
@@ -454,7 +480,8 @@ impl Partition {
     fn leadership_of(&self, replica: &Replica) -> Leadership {
         let Some(group) = replica.group() else {
             let epoch = self.leadership.read().epoch;
-            return Leadership { leader: None, epoch, is_leader: false, confirmed: false };
+            let is_offline = replica.fenced().is_some();
+            return Leadership { epoch, is_offline, ..Leadership::UNKNOWN };
         };
         let node_of = |id: ReplicaId| {
             let found = self.identity.nodes.iter().find(|(replica, _)| *replica == id);
@@ -465,6 +492,16 @@ impl Partition {
             epoch: LeaderEpoch(group.term() as i32),
             is_leader: group.role() == Role::Leader,
             confirmed: group.is_confirmed(),
+            is_offline: false,
+        }
+    }
+
+    fn count(&self, before: Leadership, now: Leadership) {
+        if now.is_leader && (!before.is_leader || now.epoch != before.epoch) {
+            self.metrics.elections_won.inc();
+        }
+        if now.is_offline && !before.is_offline {
+            self.metrics.groups_fenced.inc();
         }
     }
 

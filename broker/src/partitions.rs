@@ -25,6 +25,7 @@ use crate::config::layers::Overrides;
 use crate::config::topic::TopicConfig;
 use crate::controller::MetadataImage;
 use crate::controller::state::TopicImage;
+use crate::metrics::RaftMetrics;
 use crate::partition::{Identity, Partition};
 use crate::replica::group::GroupConfig;
 use crate::replica::shell::Replica;
@@ -171,6 +172,7 @@ pub struct Partitions {
     config: Arc<BrokerConfig>,
     storage: Arc<Storage>,
     registry: RwLock<Registry>,
+    metrics: RaftMetrics,
     /// What configurations were computed from, to see when that changes.
     layers: Mutex<Option<Layers>>,
 }
@@ -184,8 +186,14 @@ struct Layers {
 
 impl Partitions {
     /// No partitions yet.
-    pub fn new(node: NodeId, config: Arc<BrokerConfig>, storage: Arc<Storage>) -> Self {
-        Self { node, config, storage, registry: RwLock::default(), layers: Mutex::new(None) }
+    pub fn new(
+        node: NodeId,
+        config: Arc<BrokerConfig>,
+        storage: Arc<Storage>,
+        metrics: RaftMetrics,
+    ) -> Self {
+        let (registry, layers) = (RwLock::default(), Mutex::new(None));
+        Self { node, config, storage, registry, metrics, layers }
     }
 
     /// A partition by its topic's name.
@@ -302,8 +310,8 @@ impl Partitions {
         let voters: Vec<_> = identity.nodes.iter().map(|(replica, _)| *replica).collect();
         let log_config = config.log_config(self.producer_expiration_ms());
         let replica = self.storage.open(identity.replica, &voters, log_config)?;
-        let room = self.storage.room.clone();
-        Ok(Partition::new(identity, config.clone(), replica, room))
+        let (room, metrics) = (self.storage.room.clone(), self.metrics.clone());
+        Ok(Partition::new(identity, config.clone(), replica, room, metrics))
     }
 
     /// Registers opened replicas, and gives those that were there the topic's configuration.
@@ -367,6 +375,13 @@ impl Partitions {
             if let Some(offset) = partition.apply_retention(now) {
                 tracing::info!(partition = %partition.tp(), %offset, "retention moves the log start");
             }
+        }
+    }
+
+    /// Takes all partitions out of service: their disk failed.
+    pub fn on_disk_failed(&self) {
+        for partition in self.all() {
+            partition.on_disk_failed();
         }
     }
 

@@ -48,7 +48,9 @@ fn absent(topic: Option<&Arc<TopicImage>>, partition: PartitionIndex) -> Option<
 /// Whether this node may answer a client that believes in epoch `believed`: it leads, and in that
 /// epoch (`Partition.checkCurrentLeaderEpoch`, which comes before the role).
 pub fn check(leadership: &Leadership, believed: LeaderEpoch) -> Result<(), ErrorCode> {
-    if believed != LeaderEpoch::NONE && believed < leadership.epoch {
+    if leadership.is_offline {
+        Err(ErrorCode::KafkaStorageError)
+    } else if believed != LeaderEpoch::NONE && believed < leadership.epoch {
         Err(ErrorCode::FencedLeaderEpoch)
     } else if believed != LeaderEpoch::NONE && believed > leadership.epoch {
         Err(ErrorCode::UnknownLeaderEpoch)
@@ -103,10 +105,10 @@ mod tests {
     #[test]
     fn epochs_are_judged_before_the_role() {
         let at = |is_leader| Leadership {
-            leader: None,
             epoch: LeaderEpoch(5),
             is_leader,
             confirmed: true,
+            ..Leadership::UNKNOWN
         };
         for (believed, is_leader, expected) in [
             (-1, true, Ok(())),

@@ -192,12 +192,8 @@ fn describe_topic(
 
 /// What this node knows of a partition's leader.
 fn leadership(node: &Node, topic: &TopicImage, index: PartitionIndex) -> Leadership {
-    let unknown = Leadership {
-        leader: None,
-        epoch: vltava_protocol::ids::LeaderEpoch::NONE,
-        is_leader: false,
-        confirmed: false,
-    };
+    let unknown =
+        Leadership { epoch: vltava_protocol::ids::LeaderEpoch::NONE, ..Leadership::UNKNOWN };
     node.partitions.get_by_id(topic.id, index).map_or(unknown, |local| local.leadership())
 }
 
@@ -263,7 +259,13 @@ mod tests {
     /// The first replica leads.
     fn first(topic: &TopicImage, index: PartitionIndex) -> Leadership {
         let leader = topic.partition(index).map(|partition| partition.replicas[0].1);
-        Leadership { leader, epoch: LeaderEpoch(3), is_leader: true, confirmed: true }
+        Leadership {
+            leader,
+            epoch: LeaderEpoch(3),
+            is_leader: true,
+            confirmed: true,
+            ..Leadership::UNKNOWN
+        }
     }
 
     fn by_name(name: &str) -> MetadataRequestTopic {
