@@ -80,7 +80,7 @@ impl Collector for PartitionFigures {
                 let value = value(figures);
                 match kind {
                     MetricType::Counter => {
-                        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?
+                        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
                     }
                     _ => metric.encode_gauge(&value)?,
                 }

@@ -5,12 +5,17 @@
 //! tiered storage, of which there is none: offset −1 (versions 9 and 11). Any other negative time,
 //! or a special one of a later version, is `UNSUPPORTED_VERSION`. A partition named twice is
 //! `INVALID_REQUEST`. A leader that has not committed an entry of its own epoch does not answer for
-//! the high watermark: `OFFSET_NOT_AVAILABLE`, before version 5 `LEADER_NOT_AVAILABLE`.
+//! the high watermark: it waits a moment for that commit, which after the creation of a topic is
+//! one round of the disk away, then `OFFSET_NOT_AVAILABLE`, before version 5
+//! `LEADER_NOT_AVAILABLE`.
 //!
 //! Searches by time may read cold segments and inflate a batch: they run on the blocking pool.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::warn;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
@@ -26,12 +31,15 @@ use vltava_storage::read_view::ReadView;
 
 use super::{blocking, leader};
 use crate::context::RequestContext;
-use crate::partition::Leadership;
+use crate::partition::{Leadership, Partition, Waiter};
 
 /// Key and versions. The body of 11 is that of 10.
 pub const API: Api = Api::new(ApiKey::ListOffsets, 1..=11);
 
 const READ_COMMITTED: i8 = 1;
+/// How long a new leader waits for the first commit of its epoch before it says that it cannot
+/// answer; clients ask again after about as long.
+const CONFIRM_MS_MAX: u64 = 500;
 
 /// What a partition is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +57,14 @@ type Found = (Offset, Timestamp, LeaderEpoch);
 
 const NOTHING: Found = (Offset::NONE, Timestamp::NONE, LeaderEpoch::NONE);
 
-/// A question that needs the disk.
+/// A question whose partition was found.
+struct Question {
+    partition: Arc<Partition>,
+    wanted: Wanted,
+    believed: LeaderEpoch,
+}
+
+/// A question that this leader may answer, and what it answers from.
 struct Search {
     view: ReadView,
     wanted: Wanted,
@@ -67,18 +82,22 @@ pub async fn handle(cx: &RequestContext, request: ListOffsetsRequest) -> ListOff
         }
     }
     let read_committed = request.isolation_level == READ_COMMITTED;
-    let mut answers = Vec::new();
+    let mut questions = Vec::new();
     for topic in &request.topics {
         for asked in &topic.partitions {
             let name: &str = &topic.name;
-            answers.push(if times_named[&(name, asked.partition_index)] > 1 {
+            questions.push(if times_named[&(name, asked.partition_index)] > 1 {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                prepare(cx, &topic.name, asked, read_committed)
+                find(cx, &topic.name, asked)
             });
         }
     }
-    let answers = run(answers).await;
+    wait_for_confirmation(&questions).await;
+    let searches = questions
+        .into_iter()
+        .map(|question| question.and_then(|question| question.prepare(read_committed)));
+    let answers = run(searches.collect()).await;
     let mut answers = answers.into_iter();
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
@@ -128,20 +147,47 @@ fn wanted(timestamp: i64, version: i16) -> Result<Wanted, ErrorCode> {
     if version >= from { Ok(wanted) } else { Err(ErrorCode::UnsupportedVersion) }
 }
 
-fn prepare(
+fn find(
     cx: &RequestContext,
     topic: &str,
     asked: &ListOffsetsPartition,
-    read_committed: bool,
-) -> Result<Search, ErrorCode> {
+) -> Result<Question, ErrorCode> {
     let wanted = wanted(asked.timestamp, cx.api_version)?;
     let partition = leader::by_name(&cx.node, topic, PartitionIndex(asked.partition_index))?;
-    let leadership = partition.leadership();
     let believed = if cx.api_version >= 4 { asked.current_leader_epoch } else { -1 };
-    leader::check(&leadership, LeaderEpoch(believed))?;
-    let view = partition.view();
-    let limit = if read_committed { view.last_stable_offset } else { view.high_watermark };
-    Ok(Search { view, wanted, limit, leadership })
+    Ok(Question { partition, wanted, believed: LeaderEpoch(believed) })
+}
+
+/// Waits until no leader among the partitions is unconfirmed, for a bounded time.
+async fn wait_for_confirmation(questions: &[Result<Question, ErrorCode>]) {
+    let is_new = |question: &Question| {
+        let leadership = question.partition.leadership();
+        leadership.is_leader && !leadership.confirmed
+    };
+    if !questions.iter().flatten().any(is_new) {
+        return;
+    }
+    let waiter = Waiter::new();
+    for question in questions.iter().flatten() {
+        question.partition.watch(&waiter);
+    }
+    let confirmed = async {
+        while questions.iter().flatten().any(is_new) {
+            waiter.notified().await;
+        }
+    };
+    // Out of time: what is still unconfirmed says so.
+    let _ = timeout(Duration::from_millis(CONFIRM_MS_MAX), confirmed).await;
+}
+
+impl Question {
+    fn prepare(&self, read_committed: bool) -> Result<Search, ErrorCode> {
+        let leadership = self.partition.leadership();
+        leader::check(&leadership, self.believed)?;
+        let view = self.partition.view();
+        let limit = if read_committed { view.last_stable_offset } else { view.high_watermark };
+        Ok(Search { view, wanted: self.wanted, limit, leadership })
+    }
 }
 
 /// Answers at once where no disk is needed, else all together on the blocking pool.
