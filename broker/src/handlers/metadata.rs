@@ -290,7 +290,7 @@ mod tests {
                 .iter()
                 .map(|topic| {
                     let id = TopicId(topic.topic_id).to_string();
-                    let name = topic.name.as_ref().map_or(id, ToString::to_string);
+                    let name = topic.name.as_ref().map_or(id, |name| name.0.to_string());
                     (name, ErrorCode::from_code(topic.error_code).unwrap())
                 })
                 .collect();
