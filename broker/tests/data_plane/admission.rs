@@ -1,0 +1,168 @@
+//! Who gets in, and what a client that speaks wrongly gets: the first packets, and their refusals.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use vltava_protocol::messages::{
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, StrBytes,
+    TransactionalId,
+};
+
+use crate::node::TestNode;
+
+#[tokio::test]
+async fn api_versions_lists_what_is_served() {
+    let node = TestNode::start().await;
+    let mut wire = node.connect().await;
+    for version in 0..=4 {
+        let request = ApiVersionsRequest::default();
+        let request = if version >= 3 {
+            request
+                .with_client_software_name(StrBytes::from_static_str("wire"))
+                .with_client_software_version(StrBytes::from_static_str("1.0"))
+        } else {
+            request
+        };
+        let response: ApiVersionsResponse = wire.call(ApiKey::ApiVersions, version, &request).await;
+        assert_eq!(response.error_code, 0);
+        let range = |key: ApiKey| {
+            let api = response.api_keys.iter().find(|api| api.api_key == key as i16).unwrap();
+            (api.min_version, api.max_version)
+        };
+        assert_eq!(range(ApiKey::Produce), (0, 13));
+        assert_eq!(range(ApiKey::Fetch), (4, 18));
+        assert_eq!(range(ApiKey::ListOffsets), (1, 11));
+        assert_eq!(range(ApiKey::ApiVersions), (0, 4));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
+    let node = TestNode::start().await;
+    let mut wire = node.connect().await;
+    // Key 18, version 99, correlation id 7: what follows is not ours to read.
+    wire.raw(&[0, 0, 0, 10, 0, 18, 0, 99, 0, 0, 0, 7, 0xff, 0xff]).await;
+    let frame = wire.receive_frame().await;
+    assert_eq!(frame[..], [0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+    let response: ApiVersionsResponse =
+        wire.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default()).await;
+    assert_eq!(response.error_code, 0, "the connection lives on");
+}
+
+#[tokio::test]
+async fn a_software_name_must_be_one() {
+    let node = TestNode::start().await;
+    let mut wire = node.connect().await;
+    let request = ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str("no name"))
+        .with_client_software_version(StrBytes::from_static_str("1"));
+    let response: ApiVersionsResponse = wire.call(ApiKey::ApiVersions, 3, &request).await;
+    assert_eq!((response.error_code, response.api_keys.len()), (42, 0));
+}
+
+#[tokio::test]
+async fn what_is_not_served_or_not_readable_closes_the_connection() {
+    let node = TestNode::start().await;
+    for bytes in [
+        &[0, 0, 0, 10, 0, 4, 0, 0, 0, 0, 0, 1, 0xff, 0xff][..], // LeaderAndIsr, gone
+        &[0, 0, 0, 10, 0, 0, 0, 2, 0, 0, 0, 1, 0xff, 0xff],     // Produce 2: advertised only
+        &[0, 0, 0, 10, 0, 1, 0, 19, 0, 0, 0, 1, 0xff, 0xff],    // Fetch 19, not invented
+        &[0, 0, 0, 10, 0, 52, 0, 0, 0, 0, 0, 1, 0xff, 0xff],    // Vote: known, never ours
+        &[0, 0, 0, 4, 0, 3, 0, 1],                              // half a header
+        &[0, 0, 0, 14, 0, 1, 0, 4, 0, 0, 0, 1, 0xff, 0xff, 1, 2, 3, 4], // half a Fetch
+        // OffsetForLeaderEpoch 2 with 2^31-1 topics
+        &[0, 0, 0, 14, 0, 23, 0, 2, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff],
+        &[0xff, 0xff, 0xff, 0xff],
+        &[0, 0, 0, 0],
+        &[0x7f, 0xff, 0xff, 0xff],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut wire = node.connect().await;
+        wire.raw(bytes).await;
+        wire.assert_closed().await;
+    }
+    let mut wire = node.connect().await;
+    let response: ApiVersionsResponse =
+        wire.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default()).await;
+    assert_eq!(response.error_code, 0, "others are served all the while");
+}
+
+#[tokio::test]
+async fn producer_ids_are_never_given_twice() {
+    let node = TestNode::start().await;
+    let mut given = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let mut wire = node.connect().await;
+        for version in 0..=5 {
+            let request = InitProducerIdRequest::default().with_transactional_id(None);
+            let response: InitProducerIdResponse =
+                wire.call(ApiKey::InitProducerId, version, &request).await;
+            assert_eq!((response.error_code, response.producer_epoch), (0, 0));
+            assert!(given.insert(response.producer_id.0), "{}", response.producer_id.0);
+        }
+    }
+    let mut wire = node.connect().await;
+    for (id, code) in [("", 42), ("t", 15)] {
+        let id = Some(TransactionalId(StrBytes::from_static_str(id)));
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(id)
+            .with_transaction_timeout_ms(1000);
+        let response: InitProducerIdResponse = wire.call(ApiKey::InitProducerId, 4, &request).await;
+        assert_eq!((response.error_code, response.producer_id.0), (code, -1));
+    }
+}
+
+#[tokio::test]
+async fn no_coordinator_is_available_in_any_version() {
+    let node = TestNode::start().await;
+    let mut wire = node.connect().await;
+    for version in 0..=6 {
+        let key = StrBytes::from_static_str("group");
+        let request = FindCoordinatorRequest::default();
+        let request = if version < 4 {
+            request.with_key(key.clone())
+        } else {
+            request.with_coordinator_keys(vec![key.clone()])
+        };
+        let response: FindCoordinatorResponse =
+            wire.call(ApiKey::FindCoordinator, version, &request).await;
+        let code = if version < 4 {
+            response.error_code
+        } else {
+            assert_eq!(response.coordinators[0].key, key);
+            response.coordinators[0].error_code
+        };
+        assert_eq!(code, 15, "v{version}");
+    }
+}
+
+#[tokio::test]
+async fn the_admin_listener_tells_of_requests() {
+    let node = TestNode::start().await;
+    let mut wire = node.connect().await;
+    let _: ApiVersionsResponse =
+        wire.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default()).await;
+    for (path, wanted) in
+        [("/health", "ok\n"), ("/metrics", "vltava_requests_total{api=\"ApiVersions\"} 1\n")]
+    {
+        let mut socket = TcpStream::connect(node.running.admin_addr().unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).await.unwrap();
+        assert!(page.contains(wanted), "{wanted} not in\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_connections_and_long_polls() {
+    let node = TestNode::start().await;
+    node.create("t", 1, &[]).await;
+    let mut wire = node.connect().await;
+    let request = crate::fetch::request(&[("t", 0, 0)]).with_max_wait_ms(600_000).with_min_bytes(1);
+    wire.send(ApiKey::Fetch, 11, &request).await;
+    let began = std::time::Instant::now();
+    // The request may or may not have begun; both ways the end comes at once.
+    node.running.shutdown().await;
+    assert!(began.elapsed() < std::time::Duration::from_mins(1));
+}
