@@ -272,7 +272,8 @@ struct OpenedDisk {
 
 impl OpenedDisk {
     fn open(disk: Arc<dyn Disk>, node: NodeId) -> Result<Self, StartError> {
-        let recovered = wal::recover(disk.clone(), WalConfig::default())?;
+        let (salt, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let recovered = wal::recover(disk.clone(), WalConfig { salt, ..WalConfig::default() })?;
         let boot_id = boot_id();
         let former = recovered.node.clone().unwrap_or_default();
         let is_new = former.cluster_id.is_empty() && recovered.replicas.is_empty();

@@ -192,7 +192,8 @@ fn fuzzed_heads_never_panic_and_never_allocate_by_their_claims() {
     }
     assert!(decoded > 100, "{decoded}");
     for _ in 0..20_000 {
-        let mut bytes: BytesMut = (0..rng.random_range(0..80)).map(|_| rng.random::<u8>()).collect();
+        let mut bytes: BytesMut =
+            (0..rng.random_range(0..80)).map(|_| rng.random::<u8>()).collect();
         if let Some(length) = bytes.first_chunk_mut::<LENGTH_BYTES>() {
             *length = [0, 0, 0, length[3]];
         }
