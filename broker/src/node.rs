@@ -64,6 +64,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Clients would be told to connect to every address, which is none.
+    #[error("--listen {0} needs --advertise HOST:PORT: clients cannot connect to {}", .0.ip())]
+    Unroutable(SocketAddr),
     /// Another broker uses the directory.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -149,6 +152,9 @@ impl Node {
     pub async fn start(config: BrokerConfig) -> Result<RunningNode, StartError> {
         let config = Arc::new(config);
         let flags = &config.flags;
+        if flags.listen.ip().is_unspecified() && flags.advertise.is_none() {
+            return Err(StartError::Unroutable(flags.listen));
+        }
         let listener = listen(flags.listen)?;
         let admin_listener = flags.admin.map(listen).transpose()?;
         let kafka_addr = listener
