@@ -65,7 +65,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Clients would be told to connect to every address, which is none.
-    #[error("--listen {0} needs --advertise HOST:PORT: clients cannot connect to {}", .0.ip())]
+    #[error("--listen {0} needs --advertise HOST:PORT: nobody can connect to that address")]
     Unroutable(SocketAddr),
     /// Another broker uses the directory.
     #[error(transparent)]
