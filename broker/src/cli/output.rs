@@ -15,7 +15,9 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), CommandError
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     table.add_rows(rows);
-    let text: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    // Each cell is padded on both sides; the outer ones would only shift the table.
+    let trim = |line: String| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned();
+    let text: Vec<String> = table.lines().map(trim).collect();
     line(&text.join("\n"))
 }
 

@@ -1,10 +1,9 @@
 //! `vltava produce`: lines of standard input become records.
 //!
-//! A thread reads lines into a bounded channel; what has arrived by then is sent as one batch a
-//! partition, and acknowledged before the next. So a pipe is sent in large batches, and a person's
-//! line at once.
+//! What has arrived at a time is sent as one batch a partition, and acknowledged before the next. So
+//! a pipe is sent in large batches, and a person's line at once.
 
-use std::io::BufRead;
+use std::io::{BufRead, BufReader, Read};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -22,7 +21,9 @@ use crate::clock::Clock;
 const ROUND_LINES_MAX: usize = 10_000;
 /// The most bytes of one round: all of it may go to one partition, whose batch must stay below the
 /// broker's limit of a megabyte, with room for what frames the records.
-const ROUND_BYTES_MAX: usize = 900 << 10;
+const ROUND_BYTES_MAX: usize = 512 << 10;
+/// How many rounds are read before they are sent.
+const ROUNDS_AHEAD_MAX: usize = 4;
 /// How often a batch is sent that a broker refuses because it does not lead the partition.
 const ATTEMPTS: u32 = 50;
 
@@ -86,15 +87,17 @@ pub async fn run(args: ProduceArgs) -> Result<(), CommandError> {
     }
     let separator = args.key_separator.as_deref().map(str::as_bytes);
     let clock = Clock::system();
-    let mut lines = read_lines();
+    let mut rounds = read_rounds();
     let (mut records, mut round) = (0, 0);
-    while let Some(batch) = next_round(&mut lines).await? {
+    while let Some(lines) = rounds.recv().await {
+        let lines =
+            lines.map_err(|error| CommandError::Io { what: "standard input".to_owned(), error })?;
         let to_record = |line: Vec<u8>| {
             let (key, value) = split(line, separator);
             let partition = choose(&topic, args.partition, key.as_deref(), round);
             Outgoing { partition, key, value, headers: headers(&args), timestamp: clock.now() }
         };
-        let batch: Vec<Outgoing> = batch.into_iter().map(to_record).collect();
+        let batch: Vec<Outgoing> = lines.into_iter().map(to_record).collect();
         let (codec, acks) = (codec(args.compression), acks(args.acks));
         let sent = client.produce(&topic, &batch, codec, acks, ATTEMPTS).await?;
         records += sent.iter().map(|sent| sent.records).sum::<usize>();
@@ -143,49 +146,43 @@ fn may_come(error: &ClientError) -> bool {
         .is_some_and(vltava_protocol::ErrorCode::is_retriable)
 }
 
-/// Reads standard input on a thread of its own. The channel is bounded, so that a file larger than
-/// memory is read as fast as it is sent.
-fn read_lines() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::channel(ROUND_LINES_MAX);
+/// Reads standard input on a thread of its own. A round is what one read of the pipe gave, so that
+/// a person's line does not wait for a second one. The channel is bounded, so that a file larger
+/// than memory is read as fast as it is sent.
+fn read_rounds() -> mpsc::Receiver<std::io::Result<Vec<Vec<u8>>>> {
+    let (sender, receiver) = mpsc::channel(ROUNDS_AHEAD_MAX);
     std::thread::spawn(move || {
-        let mut input = std::io::stdin().lock();
+        let mut input = BufReader::with_capacity(ROUND_BYTES_MAX, std::io::stdin());
         loop {
-            let mut line = Vec::new();
-            match input.read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {
-                    while line.last().is_some_and(|&byte| byte == b'\n' || byte == b'\r') {
-                        line.pop();
-                    }
-                    if sender.blocking_send(Ok(line)).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let _ = sender.blocking_send(Err(error));
-                    return;
-                }
+            let round = next_round(&mut input);
+            let is_failed = round.is_err();
+            let is_end = matches!(&round, Ok(lines) if lines.is_empty());
+            if is_end || sender.blocking_send(round).is_err() || is_failed {
+                return;
             }
         }
     });
     receiver
 }
 
-/// Waits for a line and takes all that have arrived; none at the end of input.
-async fn next_round(
-    lines: &mut mpsc::Receiver<std::io::Result<Vec<u8>>>,
-) -> Result<Option<Vec<Vec<u8>>>, CommandError> {
-    let failed = |error| CommandError::Io { what: "standard input".to_owned(), error };
-    let Some(first) = lines.recv().await else { return Ok(None) };
-    let mut round = vec![first.map_err(failed)?];
-    let mut bytes = round[0].len();
-    while round.len() < ROUND_LINES_MAX && bytes < ROUND_BYTES_MAX / 2 {
-        let Ok(line) = lines.try_recv() else { break };
-        let line = line.map_err(failed)?;
+/// Waits for a line and takes all that have arrived with it; empty at the end of input.
+fn next_round<R: Read>(input: &mut BufReader<R>) -> std::io::Result<Vec<Vec<u8>>> {
+    let (mut round, mut bytes) = (Vec::new(), 0);
+    while round.len() < ROUND_LINES_MAX && bytes < ROUND_BYTES_MAX {
+        if !round.is_empty() && !input.buffer().contains(&b'\n') {
+            break;
+        }
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
         bytes += line.len();
+        while line.last().is_some_and(|&byte| byte == b'\n' || byte == b'\r') {
+            line.pop();
+        }
         round.push(line);
     }
-    Ok(Some(round))
+    Ok(round)
 }
 
 /// Key and value of a line. A line without the separator is all value.
@@ -258,14 +255,18 @@ mod tests {
         check("k:v", Some(""), (None, "k:v"));
     }
 
-    #[tokio::test]
-    async fn a_round_takes_what_has_arrived() {
-        let (sender, mut lines) = mpsc::channel(10);
-        for line in ["a", "b"] {
-            sender.send(Ok(line.as_bytes().to_vec())).await.unwrap();
+    #[test]
+    fn a_round_takes_what_has_arrived() {
+        let mut input = BufReader::with_capacity(8, &b"a\r\nbb\n\ncc\ndddd"[..]);
+        let mut rounds = Vec::new();
+        loop {
+            let round = next_round(&mut input).unwrap();
+            if round.is_empty() {
+                break;
+            }
+            rounds
+                .push(round.into_iter().map(|l| String::from_utf8(l).unwrap()).collect::<Vec<_>>());
         }
-        assert_eq!(next_round(&mut lines).await.unwrap().unwrap().len(), 2);
-        drop(sender);
-        assert!(next_round(&mut lines).await.unwrap().is_none());
+        assert_eq!(rounds, [vec!["a", "bb", ""], vec!["cc"], vec!["dddd"]]);
     }
 }

@@ -29,13 +29,8 @@ pub async fn handle(cx: &RequestContext, request: CreateTopicsRequest) -> Create
     let node = &cx.node;
     let topics: Vec<NewTopic> = request.topics.iter().map(new_topic).collect();
     let creation = node.controller.create_topics(topics, request.validate_only);
-    let results = match within(request.timeout_ms, creation).await {
-        Some(results) => results,
-        None => {
-            let late = || Err(ControlError::Log(ErrorCode::RequestTimedOut));
-            request.topics.iter().map(|_| late()).collect()
-        }
-    };
+    let late = || vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); request.topics.len()];
+    let results = within(request.timeout_ms, creation).await.unwrap_or_else(late);
     let image = node.controller.image();
     let layers = image.layers(node.node_id, &node.config.settings);
     let answer = |(topic, result): (&CreatableTopic, Result<CreatedTopic, ControlError>)| {

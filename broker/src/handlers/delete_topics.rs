@@ -22,11 +22,8 @@ pub async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> Delete
     let named: Vec<TopicRef> = asked.iter().filter_map(|topic| topic.clone().ok()).collect();
     let count = named.len();
     let deletion = cx.node.controller.delete_topics(named);
-    let mut results = match within(request.timeout_ms, deletion).await {
-        Some(results) => results,
-        None => vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); count],
-    }
-    .into_iter();
+    let late = || vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); count];
+    let mut results = within(request.timeout_ms, deletion).await.unwrap_or_else(late).into_iter();
     let answers = asked.into_iter().map(|topic| {
         let answer = match topic {
             Ok(topic) => {

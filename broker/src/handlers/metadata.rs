@@ -294,7 +294,7 @@ mod tests {
                     (name, ErrorCode::from_code(topic.error_code).unwrap())
                 })
                 .collect();
-            got.sort();
+            got.sort_by(|a, b| a.0.cmp(&b.0));
             let expected: Vec<_> =
                 expected.iter().map(|&(name, code)| (name.to_owned(), code)).collect();
             assert_eq!(got, expected, "version {version}");
