@@ -270,7 +270,7 @@ async fn epochs_are_checked() {
     for (believed, code) in [(-1, 0), (epoch, 0), (epoch - 1, 74), (epoch + 1, 75)] {
         let mut request = request(&[("t", 0, 0)]);
         request.topics[0].partitions[0].current_leader_epoch = believed;
-        let response = fetch(&mut wire, 16, &by_id(&node, request).await).await;
+        let response = fetch(&mut wire, 16, &by_id(&node, request)).await;
         let partition = partitions(&response)[0];
         assert_eq!(partition.error_code, code, "{believed}");
         if code == 74 {
@@ -290,7 +290,7 @@ async fn epochs_are_checked() {
     assert_eq!(sizes(&response), [0]);
 }
 
-async fn by_id(node: &TestNode, mut request: FetchRequest) -> FetchRequest {
+fn by_id(node: &TestNode, mut request: FetchRequest) -> FetchRequest {
     let running = node.running.node();
     for topic in &mut request.topics {
         topic.topic_id = running.controller.image().topic(&topic.topic).unwrap().id.0;
