@@ -71,13 +71,13 @@ pub struct PartitionLog {
     segments: Arc<Vec<Arc<Segment>>>,
     /// The file of the last segment, held open.
     active: Arc<SegmentFile>,
-    /// Segments before this one were synced when the log was opened.
-    first_written: SegmentId,
     ids: Ids,
     /// Where the next batch is written, behind the unpublished ones.
     tail: BatchStart,
     /// Written ahead, not yet part of the log.
     unpublished: VecDeque<Written>,
+    /// No segment before this one has batches in memory only.
+    unsynced_from: SegmentId,
     /// Segments that were left since, whose side files are still to be written.
     left: Vec<Arc<Segment>>,
     ring: Ring,
@@ -152,8 +152,9 @@ impl PartitionLog {
         disk: Arc<dyn Disk>,
         replica: ReplicaId,
         config: LogConfig,
-        state: ReplicaState,
+        mut state: ReplicaState,
     ) -> Result<Self, LogError> {
+        state.unsynced = config.durability == Durability::PageCache;
         assert!(state.log_start.first_index > LogIndex(0), "index 0 is before every log");
         let dir = replica_dir(replica);
         disk.remove_dir(&dir)?;
@@ -217,12 +218,12 @@ impl PartitionLog {
             saved_commit: state.vote.commit,
             state,
             segments,
-            first_written: active.id.segment,
             active,
             ids: parts.ids,
             tail,
             unpublished: VecDeque::new(),
             left: Vec::new(),
+            unsynced_from: place.segment,
             ring,
             epochs,
             producers: parts.producers,
@@ -253,7 +254,9 @@ impl PartitionLog {
 
     /// Changes the settings; they count from the next append on.
     pub fn set_config(&mut self, config: LogConfig) {
-        self.config = config;
+        let durability = self.config.durability;
+        self.config = LogConfig { durability, ..config };
+        self.set_durability(config.durability);
     }
 
     /// What readers use instead of the lock.
@@ -300,8 +303,51 @@ impl PartitionLog {
     }
 
     /// Changes when batches count as durable, from the next append on.
+    ///
+    /// Before the first batch that may stay in memory, the row says so; and before the first that
+    /// must not, everything that may be in memory is synced, since a batch is no safer than those
+    /// before it. If that cannot begin the change is put off: call it again.
     pub fn set_durability(&mut self, durability: Durability) {
+        if self.config.durability == durability {
+            return;
+        }
+        match durability {
+            Durability::PageCache if self.state.unsynced => {}
+            Durability::PageCache => {
+                self.state.unsynced = true;
+                self.unsynced_from = self.active.id.segment;
+                self.save_state();
+            }
+            Durability::Fsync => {
+                if let Err(error) = self.sync_what_is_in_memory() {
+                    tracing::warn!(replica = %self.replica, %error, "cannot sync the log yet");
+                    return;
+                }
+                self.state.unsynced = false;
+                self.save_state();
+            }
+        }
         self.config.durability = durability;
+    }
+
+    /// Has the flusher sync every segment that may have batches in memory only.
+    fn sync_what_is_in_memory(&mut self) -> io::Result<()> {
+        if !self.state.unsynced {
+            return Ok(());
+        }
+        let from = self.unsynced_from;
+        let segments = self.segments.iter().filter(|segment| segment.header.id.segment >= from);
+        let files = segments.map(|segment| segment.file()).collect::<io::Result<Vec<_>>>()?;
+        let items = files.into_iter().map(|segment| FlushItem::Sync {
+            file: segment.file.clone(),
+            dir: self.dir.clone(),
+        });
+        self.outbox.extend(items);
+        self.unsynced_from = self.active.id.segment;
+        let position = self.last_segment().index.read().end().position;
+        self.state.durable = Some(Place { segment: self.active.id.segment, position });
+        self.save_state();
+        Ok(())
     }
 
     /// Saves term, vote and commit.

@@ -57,6 +57,9 @@ pub struct RecoveryReport {
     /// The row says that the log was committed up to here, and it ends before: a page-cache topic
     /// lost its tail.
     pub lost_commit: Option<LogIndex>,
+    /// Batches of it were in memory only: if the operating system died since, a tail may be missing
+    /// that this replica had acknowledged, and it must abstain.
+    pub was_unsynced: bool,
     /// Bytes that were scanned because no index covered them.
     pub scanned_bytes: u64,
 }
@@ -315,6 +318,7 @@ impl Recovery<'_> {
                 self.write_index(&found.header, &scanned.index);
             }
             if end.position > durable && !planted(Bug::RecoveredTailNotSynced) {
+                write_again(&file, durable..end.position)?;
                 file.file.sync()?;
             }
             let capacity = self.config.segment_bytes.max(found.length);
@@ -337,7 +341,7 @@ impl Recovery<'_> {
 
     /// Whether the creation of a segment being durable says that all before it is.
     fn must_have_all(&self) -> bool {
-        self.config.durability == Durability::Fsync && !planted(Bug::CutRecoveredFromOlderSegment)
+        !self.state.unsynced && !planted(Bug::CutRecoveredFromOlderSegment)
     }
 
     /// Whether a segment begins where the one before it ends, in every measure. Index and epoch name
@@ -475,18 +479,22 @@ impl Recovery<'_> {
         let committed = self.state.vote.commit.min(last).max(first_index.prev());
         if self.state.vote.commit > last {
             let reason = "committed batches are gone";
-            if self.config.durability == Durability::Fsync {
+            if !self.state.unsynced {
                 return Err(damaged(active.id.segment, end.position, reason));
             }
             self.report.lost_commit = Some(self.state.vote.commit);
+            self.state.vote.commit = committed;
         }
         let dir = self.dir();
         let producers = producers_as_of(&self.disk, &dir, &segments, &epochs, last)?;
         let (high_watermark, uncommitted) = ends_after(&segments, committed, end)?;
         let durable = Some(Place { segment: active.id.segment, position: end.position });
-        if self.state.durable < durable {
+        let unsynced = self.config.durability == Durability::PageCache;
+        self.report.was_unsynced = self.state.unsynced;
+        if self.state.durable < durable || self.state.unsynced != unsynced {
             // True from here on: everything was synced above.
-            self.state.durable = durable;
+            self.state.durable = self.state.durable.max(durable);
+            self.state.unsynced = unsynced;
             let (replica, state) = (self.replica, self.state.clone());
             self.outbox.insert(0, FlushItem::State { replica, state });
         }
@@ -510,6 +518,22 @@ impl Recovery<'_> {
         });
         Ok((log, report))
     }
+}
+
+/// Writes what was read once more: the process before may have seen a sync fail, and then the kernel
+/// takes pages for clean that never reached the disk.
+fn write_again(file: &SegmentFile, range: std::ops::Range<u64>) -> io::Result<()> {
+    let mut position = range.start;
+    while position < range.end {
+        let length = (range.end - position).min(TAIL_CHUNK_BYTES as u64) as usize;
+        let bytes = read_at(file, position, length)?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.file.write_at(position, &[io::IoSlice::new(&bytes)])?;
+        position += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 fn damaged(segment: SegmentId, position: u64, reason: &str) -> RecoverError {

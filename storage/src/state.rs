@@ -60,6 +60,10 @@ pub struct ReplicaState {
     /// acknowledges until a leader has refilled it to the index given here (`None` in the inner
     /// option: not known yet).
     pub abstaining: Option<Option<LogIndex>>,
+    /// Batches of the log may be in memory only: it was written in page-cache durability since all of
+    /// it was last synced. If the operating system dies while this is set, a tail may be lost that
+    /// was acknowledged; while it is not set, a missing tail is damage.
+    pub unsynced: bool,
     /// All bytes of the log before this place were synced in their segment files. Kept by the
     /// flusher; whoever saves a row leaves it as it is.
     pub durable: Option<Place>,

@@ -9,7 +9,7 @@ use vltava_protocol::record::batch::{BATCH_PREFIX_BYTES, BatchError, BatchHeader
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 
 use super::ring::RingEntry;
-use super::{AppendError, Durability, LogConfig, PartitionLog};
+use super::{AppendError, Durability, LogConfig, PartitionLog, best_effort};
 use crate::bugs::{Bug, planted};
 use crate::disk::Disk;
 use crate::flush::{FlushItem, SegmentFile};
@@ -339,6 +339,10 @@ impl PartitionLog {
         self.ring.push(RingEntry { end_offset: header.end_offset(), place });
         if self.config.durability == Durability::Fsync || internal.is_some() {
             self.outbox.push(FlushItem::Write { file, position, bytes });
+        }
+        if internal.is_some_and(|internal| internal.kind != InternalKind::Noop) {
+            // What it changes is remembered in the row too, so it must not be lost with a tail.
+            best_effort(self.sync_what_is_in_memory(), "syncing before a change", &self.dir);
         }
         self.advance_recent();
     }

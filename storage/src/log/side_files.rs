@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 
-use super::{Durability, LogError, PartitionLog, ReadError, best_effort};
+use super::{LogError, PartitionLog, ReadError, best_effort};
 use crate::disk::{Disk, DiskFile};
 use crate::epochs::Epochs;
 use crate::flush::FlushItem;
-use crate::ids::{LogIndex, Place, SegmentId};
+use crate::ids::{LogIndex, SegmentId};
 use crate::paths::{index_file_name, parse_producers_file_name, producers_file_name};
 use crate::producers::ProducerTable;
 use crate::scan::Access;
@@ -36,7 +36,8 @@ impl PartitionLog {
     }
 
     /// Writes the side files of the whole log, so that the next start scans nothing. Call it when
-    /// no more batches will come; the flusher then makes them durable.
+    /// no more batches will come; the flusher then makes them durable, and with them what a
+    /// page-cache log has in memory.
     pub fn close(&mut self) -> Result<(), LogError> {
         let mut left = std::mem::take(&mut self.left);
         left.extend(self.segments.last().cloned());
@@ -44,25 +45,7 @@ impl PartitionLog {
             self.write_index(segment)?;
         }
         self.write_producers()?;
-        if self.config.durability == Durability::PageCache {
-            self.sync_data()?;
-        }
-        Ok(())
-    }
-
-    /// Asks for a sync of all data that the flusher was never told of, and then for the row that
-    /// says so.
-    fn sync_data(&mut self) -> io::Result<()> {
-        let written =
-            self.segments.partition_point(|segment| segment.header.id.segment < self.first_written);
-        for segment in &self.segments[written..] {
-            let file = segment.file()?.file.clone();
-            self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
-        }
-        let end = self.last_segment().index.read().end();
-        self.state.durable =
-            Some(Place { segment: self.active.id.segment, position: end.position });
-        self.save_state();
+        self.sync_what_is_in_memory()?;
         Ok(())
     }
 

@@ -13,7 +13,7 @@
 //! row  = generation u32, term u64, vote u64, commit u64,
 //!        first_index u64, epoch_before i32, offset i64,
 //!        memberships: count u32 of { index u64, 4 lists of ids, auto_leave u8 },
-//!        abstaining: 0 | 1 | 2, index u64
+//!        abstaining: 0 | 1 | 2, index u64; unsynced u8,
 //!        durable: 0 | 1, segment u64, position u64
 //! ```
 //!
@@ -203,6 +203,7 @@ fn put_state(to: &mut Vec<u8>, state: &ReplicaState) {
             to.put_u64(index.0);
         }
     }
+    to.put_u8(u8::from(state.unsynced));
     match state.durable {
         None => to.put_u8(0),
         Some(place) => {
@@ -300,13 +301,14 @@ fn take_state(from: &mut Bytes) -> Option<ReplicaState> {
         2 => Some(Some(LogIndex(from.try_get_u64().ok()?))),
         _ => return None,
     };
+    let unsynced = take_flag(from)?;
     let durable = if take_flag(from)? {
         let segment = SegmentId(from.try_get_u64().ok()?);
         Some(Place { segment, position: from.try_get_u64().ok()? })
     } else {
         None
     };
-    Some(ReplicaState { generation, vote, log_start, memberships, abstaining, durable })
+    Some(ReplicaState { generation, vote, log_start, memberships, abstaining, unsynced, durable })
 }
 
 #[cfg(test)]
@@ -333,6 +335,7 @@ mod tests {
             },
             memberships: vec![(LogIndex(1), Membership::default()), (LogIndex(8), membership)],
             abstaining: Some(Some(LogIndex(6))),
+            unsynced: true,
             durable: Some(Place { segment: SegmentId(4), position: 4096 }),
         };
         let header = SegmentHeader {
