@@ -101,7 +101,6 @@ impl Storage {
         config: LogConfig,
         row: ReplicaState,
     ) -> Result<PartitionLog, OpenError> {
-        let is_page_cache = config.durability == Durability::PageCache;
         let (durable, lost_memory) = {
             let found = self.found.lock();
             let durable: HashMap<_, _> = found
@@ -118,7 +117,7 @@ impl Storage {
         if report.torn_bytes > 0 || report.lost_commit.is_some() {
             tracing::warn!(%replica, ?report, "the log was cut by a crash");
         }
-        if is_page_cache && lost_memory {
+        if report.was_unsynced && lost_memory {
             log.set_abstaining(Some(None));
         }
         Ok(log)

@@ -258,8 +258,11 @@ impl PartitionGroup {
         self.draw_election_timeout();
     }
 
-    /// Asks for votes now.
+    /// Asks for votes now, if it is a voter: raft would let one without a vote elect itself.
     pub fn campaign(&mut self) {
+        if !self.node.raft.promotable() {
+            return;
+        }
         // The only error is that a message could not be stepped, which a local one cannot cause.
         let _ = self.node.campaign();
         self.draw_election_timeout();
@@ -483,6 +486,13 @@ impl PartitionGroup {
             }
         }
         self.node.advance_apply_to(last.0);
+        if self.role() == Role::Leader && !self.node.raft.promotable() {
+            // Raft leaves a leader that its group has removed in office, and panics when it next
+            // looks for its own progress.
+            let term = self.term();
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+            self.draw_election_timeout();
+        }
     }
 
     /// Every step up to `number` is durable.

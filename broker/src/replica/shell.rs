@@ -47,6 +47,19 @@ pub struct Output {
     pub messages: Vec<PeerMessage>,
     /// Ranges to read into memory, then to give to [`Replica::on_fetched`].
     pub fetches: Vec<Fetch>,
+    /// What this replica gave up: too few voters of a page-cache topic kept their log.
+    pub losses: Vec<TailLoss>,
+}
+
+/// A log goes on although committed batches past its end may be lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TailLoss {
+    /// How far this replica knows that the group had committed.
+    pub known_committed: LogIndex,
+    /// The last index that any voter still has.
+    pub end_index: LogIndex,
+    /// The offset after its last record: from here on the log is written anew.
+    pub end_offset: Offset,
 }
 
 /// Why a batch was not appended.
@@ -457,7 +470,7 @@ impl Replica {
 
     fn run(&mut self, output: &mut Output) {
         loop {
-            self.lead_if_alone();
+            self.lead_if_alone(output);
             let Some(step) = self.active().next_step() else { break };
             let (number, vote_changed, must_sync) =
                 (step.number, step.vote_changed, step.must_sync);
@@ -598,29 +611,32 @@ impl Replica {
 
     /// A lone voter needs nobody's vote; all it holds must be durable first, because it becomes
     /// leader inside one step. If it may have lost a tail there is nobody to compare with.
-    fn lead_if_alone(&mut self) {
+    fn lead_if_alone(&mut self, output: &mut Output) {
         let group = self.active();
         let is_idle = group.role() != Role::Leader && group.is_lone_voter();
         if !is_idle || !self.outstanding.is_empty() {
             return;
         }
         if self.abstention.is_some() {
-            self.lead_with_what_is_left();
+            self.lead_with_what_is_left(output);
         } else {
             self.active().campaign();
         }
     }
 
     /// This replica has the most of all voters, too few of which are intact.
-    fn lead_with_what_is_left(&mut self) {
+    fn lead_with_what_is_left(&mut self, output: &mut Output) {
         let log = self.log_mut();
+        let loss = TailLoss {
+            known_committed: log.committed(),
+            end_index: log.last_index(),
+            end_offset: log.end_offset(),
+        };
         tracing::error!(
-            replica = %log.replica(),
-            known_committed = %log.committed(),
-            end_index = %log.last_index(),
-            end_offset = %log.end_offset(),
+            replica = %log.replica(), ?loss,
             "too few voters kept their log: what was acknowledged past this end is lost"
         );
+        output.losses.push(loss);
         self.end_abstention();
         self.active().campaign();
     }
@@ -729,6 +745,8 @@ impl Replica {
 
     fn tick_group(&mut self) {
         self.seal_burnt_position();
+        let durability = self.active().durability();
+        self.log_mut().set_durability(durability);
         self.ticks_since_save += 1;
         if self.ticks_since_save >= SAVE_COMMIT_TICKS {
             self.ticks_since_save = 0;
@@ -786,7 +804,7 @@ impl Replica {
                     self.say(voter, PeerBody::Survey, output);
                 }
             }
-            AbstainAction::Campaign => self.lead_with_what_is_left(),
+            AbstainAction::Campaign => self.lead_with_what_is_left(output),
         }
     }
 
