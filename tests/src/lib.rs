@@ -1,3 +1,11 @@
 //! The deterministic simulator, and the harness of the tests with real clients and real faults.
 
+pub mod checker;
+pub mod cluster;
+pub mod coverage;
 pub mod harness;
+pub mod network;
+pub mod plan;
+pub mod simulate;
+pub mod workload;
+pub mod world;
