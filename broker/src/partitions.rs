@@ -15,7 +15,7 @@ use vltava_storage::disk::Disk;
 use vltava_storage::flush::FlushItem;
 use vltava_storage::flusher::FlushQueue;
 use vltava_storage::ids::{FileId, LogIndex, ReplicaId};
-use vltava_storage::log::{Durability, LogConfig, LogError, PartitionLog};
+use vltava_storage::log::{LogConfig, LogError, PartitionLog};
 use vltava_storage::paths::replica_dir;
 use vltava_storage::recovery::RecoverError;
 use vltava_storage::state::{LogStart, Membership, ReplicaState, VoteState};

@@ -338,10 +338,9 @@ impl PartitionLog {
         let from = self.unsynced_from;
         let segments = self.segments.iter().filter(|segment| segment.header.id.segment >= from);
         let files = segments.map(|segment| segment.file()).collect::<io::Result<Vec<_>>>()?;
-        let items = files.into_iter().map(|segment| FlushItem::Sync {
-            file: segment.file.clone(),
-            dir: self.dir.clone(),
-        });
+        let items = files
+            .into_iter()
+            .map(|segment| FlushItem::Sync { file: segment.file.clone(), dir: self.dir.clone() });
         self.outbox.extend(items);
         self.unsynced_from = self.active.id.segment;
         let position = self.last_segment().index.read().end().position;

@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vltava_protocol::ids::{LeaderEpoch, Offset, Timestamp};
+use vltava_protocol::ids::{LeaderEpoch, Offset};
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 use vltava_storage::bugs::{Bug, planted};
@@ -27,15 +27,21 @@ use vltava_storage::flush::FlushItem;
 use vltava_storage::flusher::FlushQueue;
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::{AppendError, Durability, PartitionLog};
-use vltava_storage::producers::{Admission, ProducerError};
 use vltava_storage::state::Membership;
 
-use super::abstention::{AbstainAction, Abstention, LogEnd, Testimony};
+use super::abstention::Abstention;
 use super::effects::{Effect, Step};
-use super::group::{Fetch, GroupConfig, MessageRefused, PartitionGroup, ProposeRefused, Role};
-use super::membership::MembershipStep;
-use super::message::{Payload, PeerBody, PeerEntry, PeerMessage};
-use super::snapshot::{ChunkOutcome, SnapshotReceived, SnapshotsSent, Stalled};
+use super::group::{Fetch, GroupConfig, MessageRefused, PartitionGroup, Role};
+use super::message::{Payload, PeerEntry, PeerMessage};
+use super::snapshot::{SnapshotReceived, SnapshotsSent};
+
+mod losses;
+mod messages;
+mod propose;
+mod restart;
+mod snapshots;
+
+pub use propose::{AppendRefused, Placed};
 
 /// Ticks between two saves of the applied index, if it moved and nothing else saved it.
 const SAVE_COMMIT_TICKS: u32 = 50;
@@ -60,41 +66,6 @@ pub struct TailLoss {
     pub end_index: LogIndex,
     /// The offset after its last record: from here on the log is written anew.
     pub end_offset: Offset,
-}
-
-/// Why a batch was not appended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendRefused {
-    /// The group takes no proposals here.
-    #[error(transparent)]
-    Propose(#[from] ProposeRefused),
-    /// The batch does not follow what its producer wrote before.
-    #[error(transparent)]
-    Producer(#[from] ProducerError),
-    /// The log could not be written. Raft is untouched.
-    #[error(transparent)]
-    Log(#[from] AppendError),
-    /// An earlier write failed, and its position is not sealed off yet.
-    #[error("the log waits for a new segment after a failed write")]
-    Burnt,
-    /// The replica is fenced, or begins again.
-    #[error("the replica is not in service")]
-    NotServing,
-}
-
-/// A batch in the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Placed {
-    /// Its index: committed when the group's commit index reaches it.
-    pub index: LogIndex,
-    /// The epoch that proposed it.
-    pub epoch: LeaderEpoch,
-    /// The offset of its first record.
-    pub base_offset: Offset,
-    /// The broker's time in it, if the topic stamps one.
-    pub timestamp: Timestamp,
-    /// It was there already: a retry.
-    pub is_duplicate: bool,
 }
 
 /// Why a replica no longer takes part.
@@ -334,86 +305,6 @@ impl Replica {
         self.guarded(output, |replica, _| replica.active().report_unreachable(peer));
     }
 
-    /// Appends a client's batch: checks every cause of a refusal, writes at the unpublished tail,
-    /// then steps raft. On an error nothing is in the log and raft is untouched.
-    pub fn append(
-        &mut self,
-        batch: &Bytes,
-        header: &BatchHeader,
-        now: Timestamp,
-        output: &mut Output,
-    ) -> Result<Placed, AppendRefused> {
-        let epoch = self.check_append()?;
-        let log = self.log_mut();
-        match log.check_producer(header, now)? {
-            Admission::Append => {}
-            Admission::Duplicate { base_offset, timestamp, .. } => {
-                let index = log.index_at(base_offset).unwrap_or(LogIndex(0));
-                let original = log.epoch_at(index).unwrap_or(epoch);
-                return Ok(Placed {
-                    index: if planted(Bug::DuplicateAckedBeforeOriginal) {
-                        LogIndex(0)
-                    } else {
-                        index
-                    },
-                    epoch: original,
-                    base_offset,
-                    timestamp,
-                    is_duplicate: true,
-                });
-            }
-        }
-        let placed = Placed {
-            index: log.last_index().next(),
-            epoch,
-            base_offset: log.end_offset(),
-            timestamp: Timestamp::NONE,
-            is_duplicate: false,
-        };
-        let written = log.write_ahead(epoch, batch, header, now);
-        self.propose(written, output)?;
-        Ok(placed)
-    }
-
-    /// Moves the log start to `offset`: a committed entry, so that deleted data stays deleted
-    /// whoever leads next.
-    pub fn propose_log_start(
-        &mut self,
-        offset: Offset,
-        output: &mut Output,
-    ) -> Result<Placed, AppendRefused> {
-        let epoch = self.check_append()?;
-        let log = self.log_mut();
-        let placed = Placed {
-            index: log.last_index().next(),
-            epoch,
-            base_offset: log.end_offset(),
-            timestamp: Timestamp::NONE,
-            is_duplicate: false,
-        };
-        let body = InternalBatch::log_start_body(offset);
-        let written = log.write_ahead_internal(epoch, InternalKind::LogStart, &body);
-        self.propose(written, output)?;
-        Ok(placed)
-    }
-
-    /// Proposes a change of membership.
-    pub fn propose_membership(
-        &mut self,
-        step: &MembershipStep,
-        output: &mut Output,
-    ) -> Result<(), AppendRefused> {
-        self.check_append()?;
-        let mut result = Ok(());
-        self.guarded(output, |replica, _| result = replica.active().propose_membership(step));
-        Ok(result?)
-    }
-
-    /// Hands leadership over.
-    pub fn transfer_to(&mut self, target: ReplicaId, output: &mut Output) {
-        self.guarded(output, |replica, _| replica.active().transfer_to(target));
-    }
-
     /// The topic's durability changed.
     pub fn set_durability(&mut self, durability: Durability) {
         self.durability = durability;
@@ -449,8 +340,6 @@ impl Replica {
         }
         result
     }
-
-    // --- one call
 
     /// Runs `change` on an active group, then everything that is due. A panic inside raft is a
     /// fact about this group alone: it is fenced, the node lives.
@@ -624,124 +513,12 @@ impl Replica {
         }
     }
 
-    /// This replica has the most of all voters, too few of which are intact.
-    fn lead_with_what_is_left(&mut self, output: &mut Output) {
-        let log = self.log_mut();
-        let loss = TailLoss {
-            known_committed: log.committed(),
-            end_index: log.last_index(),
-            end_offset: log.end_offset(),
-        };
-        tracing::error!(
-            replica = %log.replica(), ?loss,
-            "too few voters kept their log: what was acknowledged past this end is lost"
-        );
-        output.losses.push(loss);
-        self.end_abstention();
-        self.active().campaign();
-    }
-
-    fn check_append(&self) -> Result<LeaderEpoch, AppendRefused> {
-        let group = self.group().ok_or(AppendRefused::NotServing)?;
-        group.check_propose()?;
-        if self.queue.is_poisoned() {
-            return Err(AppendRefused::NotServing);
-        }
-        if group.log().is_burnt() && !planted(Bug::AttemptedPositionReused) {
-            return Err(AppendRefused::Burnt);
-        }
-        Ok(epoch(group.term()))
-    }
-
-    fn propose(
-        &mut self,
-        written: Result<Bytes, AppendError>,
-        output: &mut Output,
-    ) -> Result<(), AppendRefused> {
-        match written {
-            Ok(batch) => {
-                self.guarded(output, |replica, _| replica.active().propose_written(vec![batch]));
-                match self.state {
-                    State::Active(_) => Ok(()),
-                    _ => Err(AppendRefused::NotServing),
-                }
-            }
-            Err(error) => {
-                self.seal_burnt_position();
-                Err(error.into())
-            }
-        }
-    }
-
-    /// After a failed write: begins the segment that makes the attempt invalid for ever.
-    fn seal_burnt_position(&mut self) {
-        if self.unburn_ticket.is_some() || !self.log().is_some_and(PartitionLog::is_burnt) {
-            return;
-        }
-        match self.log_mut().unburn() {
-            Ok(()) => {
-                let items = self.log_mut().take_flush_items();
-                self.unburn_ticket = Some(self.push(items));
-            }
-            Err(error) => {
-                tracing::warn!(replica = %self.id, %error, "cannot begin a segment yet");
-            }
-        }
-    }
-
     fn push(&mut self, mut items: Vec<FlushItem>) -> u64 {
         self.last_ticket += 1;
         items.push(FlushItem::Ticket { replica: self.id, ticket: self.last_ticket });
         self.queue.push(items);
         self.last_ticket
     }
-
-    // --- beginning again
-
-    fn restart_after(&mut self, error: &AppendError) {
-        tracing::warn!(replica = %self.id, %error, "a write failed, the replica begins again");
-        self.outstanding.clear();
-        self.parked.clear();
-        self.held.clear();
-        self.received = None;
-        self.unburn_ticket = None;
-        let State::Active(group) = std::mem::replace(&mut self.state, State::Taken) else {
-            unreachable!("only an active group executes steps");
-        };
-        let mut log = group.into_log();
-        self.sent.end_all(&mut log);
-        let ticket = self.push(log.take_flush_items());
-        self.state =
-            State::Restarting { log: Box::new(log), ticket, is_durable: false, has_ticked: false };
-    }
-
-    fn restart_if_due(&mut self, output: &mut Output) {
-        let State::Restarting { is_durable: true, has_ticked: true, .. } = self.state else {
-            return;
-        };
-        let State::Restarting { mut log, .. } = std::mem::replace(&mut self.state, State::Taken)
-        else {
-            unreachable!("it was just seen");
-        };
-        if log.unburn().is_err() {
-            // Still no room for a segment: again at the next tick.
-            let ticket = self.last_ticket;
-            self.state = State::Restarting { log, ticket, is_durable: true, has_ticked: false };
-            return;
-        }
-        let items = log.take_flush_items();
-        if !items.is_empty() {
-            let ticket = self.push(items);
-            self.state = State::Restarting { log, ticket, is_durable: false, has_ticked: false };
-            return;
-        }
-        log.unburnt_durable();
-        let group = PartitionGroup::new(*log, self.durability, self.config);
-        self.state = State::Active(Box::new(group));
-        self.poll(output);
-    }
-
-    // --- time
 
     fn tick_group(&mut self) {
         self.seal_burnt_position();
@@ -763,239 +540,6 @@ impl Replica {
         if !is_waiting_alone {
             self.active().tick();
         }
-    }
-
-    fn tick_snapshots(&mut self, output: &mut Output) {
-        let Self { state: State::Active(group), sent, .. } = self else { return };
-        for peer in sent.peers() {
-            if !group.awaits_snapshot(peer) {
-                sent.ended(peer, group.log_mut());
-            }
-        }
-        for peer in sent.tick(group.log_mut()) {
-            group.report_snapshot(peer, false);
-        }
-        let Some(received) = &mut self.received else { return };
-        let (to, _) = received.sender();
-        match received.tick() {
-            Ok(Some(body)) => self.say(to, body, output),
-            Ok(None) => {}
-            Err(Stalled) => self.abandon_snapshot(),
-        }
-    }
-
-    fn tick_abstention(&mut self, output: &mut Output) {
-        if self.abstention.is_none() {
-            return;
-        }
-        let (own, end) = (self.id, self.log_end());
-        let group = self.active();
-        let (voters, leader, term) = (group.membership().voters, group.leader(), group.term());
-        let abstention = self.abstention.as_mut().expect("it was just seen");
-        abstention.on_new_term(term);
-        match abstention.tick(own, end, &voters, leader) {
-            AbstainAction::Wait => {}
-            AbstainAction::AskLeader => {
-                let body = PeerBody::TailLost { last_index: end.index, last_term: end.term };
-                self.say(leader.expect("it asks the leader"), body, output);
-            }
-            AbstainAction::Survey => {
-                for voter in voters.into_iter().filter(|voter| *voter != own) {
-                    self.say(voter, PeerBody::Survey, output);
-                }
-            }
-            AbstainAction::Campaign => self.lead_with_what_is_left(output),
-        }
-    }
-
-    // --- messages
-
-    fn dispatch(
-        &mut self,
-        message: PeerMessage,
-        output: &mut Output,
-    ) -> Result<(), MessageRefused> {
-        let from = message.from;
-        match message.body {
-            PeerBody::Snapshot { index, last_term, manifest } => {
-                self.on_snapshot_offer(from, message.term, index, last_term, manifest, output);
-            }
-            PeerBody::ChunkRequest { index, base_index, position } => {
-                let Self { state: State::Active(group), sent, .. } = self else { return Ok(()) };
-                let chunk = sent.chunk(from, index, base_index, position, group.log());
-                self.say(from, chunk, output);
-            }
-            PeerBody::Chunk { index, base_index, position, data } => {
-                self.on_chunk(from, index, base_index, position, &data, output);
-            }
-            PeerBody::TailLost { last_index, .. } => {
-                if let Some(until) = self.active().forget_progress(from, last_index) {
-                    self.say(from, PeerBody::TailRefill { until }, output);
-                }
-            }
-            PeerBody::TailRefill { until } => {
-                let group = self.active();
-                let is_leaders = group.leader() == Some(from) && group.term() == message.term;
-                if let Some(abstention) = self.abstention.as_mut().filter(|_| is_leaders) {
-                    abstention.on_refill(message.term, until);
-                }
-            }
-            PeerBody::Survey => {
-                let end = self.log_end();
-                let testimony = PeerBody::Testimony {
-                    abstains: self.abstention.is_some(),
-                    last_index: end.index,
-                    last_term: end.term,
-                };
-                self.say(from, testimony, output);
-            }
-            PeerBody::Testimony { abstains, last_index, last_term } => {
-                if let Some(abstention) = &mut self.abstention {
-                    let end = LogEnd { term: last_term, index: last_index };
-                    abstention.on_testimony(from, Testimony { abstains, end });
-                }
-            }
-            PeerBody::RequestVote { .. } if !self.may_vote_for(from) => {}
-            PeerBody::TimeoutNow if self.abstention.is_some() => {}
-            _ => return self.active().step(message),
-        }
-        Ok(())
-    }
-
-    fn on_snapshot_offer(
-        &mut self,
-        from: ReplicaId,
-        term: u64,
-        index: LogIndex,
-        last_term: u64,
-        manifest: Bytes,
-        output: &mut Output,
-    ) {
-        let group = self.active();
-        let is_stale = term < group.term() || index <= group.log().committed();
-        if is_stale || self.received.as_ref().is_some_and(|received| received.is(from, index)) {
-            return;
-        }
-        self.abandon_snapshot();
-        let Some(log) = self.log() else { return };
-        let Some(mut received) = SnapshotReceived::begin(from, term, last_term, manifest, log)
-        else {
-            return;
-        };
-        if let Some(body) = received.request() {
-            self.received = Some(received);
-            self.say(from, body, output);
-        } else {
-            let outcome = received.finish();
-            self.received = Some(received);
-            self.on_chunk_outcome(&outcome, output);
-        }
-    }
-
-    fn on_chunk(
-        &mut self,
-        from: ReplicaId,
-        index: LogIndex,
-        base_index: LogIndex,
-        position: u64,
-        data: &[u8],
-        output: &mut Output,
-    ) {
-        let received = self.received.as_mut().filter(|received| received.is(from, index));
-        let Some(received) = received else { return };
-        let outcome = received.on_chunk(base_index, position, data);
-        self.on_chunk_outcome(&outcome, output);
-    }
-
-    fn on_chunk_outcome(&mut self, outcome: &ChunkOutcome, output: &mut Output) {
-        let Some(received) = &self.received else { return };
-        let (from, term) = received.sender();
-        match outcome {
-            ChunkOutcome::Ignored => {}
-            ChunkOutcome::More => {
-                if let Some(body) = received.request() {
-                    self.say(from, body, output);
-                }
-            }
-            ChunkOutcome::Complete => {
-                let snapshot = received.received();
-                self.active().step_snapshot(from, term, snapshot);
-            }
-            ChunkOutcome::Failed => self.abandon_snapshot(),
-        }
-    }
-
-    fn install(&mut self) -> Result<(), AppendError> {
-        let received = self.received.take().expect("raft was shown a complete snapshot");
-        self.log_mut().install(received.into_install())
-    }
-
-    fn abandon_snapshot(&mut self) {
-        if let Some(received) = self.received.take() {
-            received.abandon();
-        }
-    }
-
-    fn may_vote_for(&self, candidate: ReplicaId) -> bool {
-        let Some(abstention) = &self.abstention else { return true };
-        let voters = self.membership().voters;
-        abstention.may_vote_for(candidate, self.id, self.log_end(), &voters)
-    }
-
-    /// Notes what is being offered, and drops what an abstaining replica may not say.
-    fn outgoing(&mut self, messages: Vec<PeerMessage>) -> Vec<PeerMessage> {
-        let Self { state: State::Active(group), sent, .. } = self else { return Vec::new() };
-        for message in &messages {
-            if let PeerBody::Snapshot { index, .. } = message.body {
-                sent.offered(message.to, index, group.log_mut());
-            }
-        }
-        messages
-    }
-
-    fn allowed(&self, messages: Vec<PeerMessage>) -> Vec<PeerMessage> {
-        let Some(abstention) = &self.abstention else { return messages };
-        let may = |message: &PeerMessage| match message.body {
-            PeerBody::AppendResponse { reject: false, .. } => {
-                abstention.may_acknowledge(message.term)
-            }
-            _ => true,
-        };
-        messages.into_iter().filter(may).collect()
-    }
-
-    fn end_abstention_if_refilled(&mut self) {
-        let term = match &self.state {
-            State::Active(group) => group.term(),
-            _ => return,
-        };
-        let durable = if self.outstanding.is_empty() {
-            self.log_end().index
-        } else {
-            return;
-        };
-        if self.abstention.as_ref().is_some_and(|it| it.is_refilled(term, durable)) {
-            tracing::info!(replica = %self.id, "refilled by the leader, takes part again");
-            self.end_abstention();
-        }
-    }
-
-    fn end_abstention(&mut self) {
-        self.abstention = None;
-        self.log_mut().set_abstaining(None);
-        self.flush_outbox();
-    }
-
-    fn say(&self, to: ReplicaId, body: PeerBody, output: &mut Output) {
-        let term = self.group().map_or(0, PartitionGroup::term);
-        output.messages.push(PeerMessage { from: self.id, to, term, body });
-    }
-
-    fn log_end(&self) -> LogEnd {
-        let Some(log) = self.log() else { return LogEnd { term: 0, index: LogIndex(0) } };
-        let index = log.last_index();
-        let term = log.epoch_at(index).map_or(0, super::log_store::term_of);
-        LogEnd { term, index }
     }
 
     fn active(&mut self) -> &mut PartitionGroup {
