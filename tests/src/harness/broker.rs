@@ -173,6 +173,23 @@ impl Broker {
         Ok(())
     }
 
+    /// SIGSTOP, and waits until every thread stands still: no system call of the broker is under
+    /// way any more.
+    ///
+    /// Errors: it does not run, or a thread does not stop.
+    pub fn freeze(&mut self) -> Tested {
+        let process = self.process.as_ref().ok_or("no broker process to freeze")?;
+        kill_process(Pid::from_child(process), Signal::STOP)?;
+        let end = Instant::now() + STOP_DEADLINE;
+        while !all_stopped(process.id())? {
+            if Instant::now() >= end {
+                return Err(Failed::from(format!("a thread ran {STOP_DEADLINE:?} past SIGSTOP")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// SIGTERM, then its exit status.
     ///
     /// Errors: it does not run, or ignores the signal for [`STOP_DEADLINE`].
@@ -250,6 +267,19 @@ impl Broker {
         (self.bootstrap, self.admin) = (field("kafka")?, field("admin")?);
         Ok(())
     }
+}
+
+/// Whether every thread of a process is in the kernel's state `T`, the word after its name in
+/// parentheses.
+fn all_stopped(pid: u32) -> Tested<bool> {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        let after_name = stat.rsplit_once(") ").ok_or("a state after the thread's name")?.1;
+        if !after_name.starts_with('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for Broker {

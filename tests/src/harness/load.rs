@@ -241,11 +241,19 @@ pub fn audit(
     let lost: Vec<_> = lost.collect();
     match lost.first() {
         None => Ok(()),
-        Some(first) => Err(Failed::from(format!(
-            "{} of {} acknowledged records lost, first {first:?}",
-            lost.len(),
-            acknowledged.len()
-        ))),
+        Some(first) => {
+            let there = found.get(&(first.topic, first.partition, first.offset));
+            let ends = (0..partitions).map(|partition| {
+                let of_it = found.keys().filter(|at| (at.0, at.1) == (first.topic, partition));
+                of_it.map(|at| at.2 + 1).max().unwrap_or_default()
+            });
+            Err(Failed::from(format!(
+                "{} of {} acknowledged records lost, first {first:?}, there is {there:?}, ends {:?}",
+                lost.len(),
+                acknowledged.len(),
+                ends.collect::<Vec<_>>()
+            )))
+        }
     }
 }
 
