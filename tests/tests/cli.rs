@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 /// Runs the binary to its end.
 pub(crate) fn vltava(arguments: &[&str], input: &str) -> Tested<process::Output> {
     let mut command = Command::new(BINARY);
-    command.args(arguments);
+    process::without_our_variables(&mut command).args(arguments);
     process::run(&mut command, input.as_bytes(), COMMAND_DEADLINE)
 }
 

@@ -82,8 +82,9 @@ fn files_are_short() {
 #[test]
 fn lines_are_short() {
     check(|source| {
-        // A line with a literal cannot always be broken.
-        let lines = source.text.lines().enumerate().filter(|(_, line)| !line.contains('"'));
+        // A literal cannot always be broken, an attribute's arguments are not by rustfmt.
+        let lines = source.text.lines().enumerate();
+        let lines = lines.filter(|(_, line)| !line.contains('"') && !line.contains("#["));
         let long = lines.filter(|(_, line)| line.chars().count() > LINE_CHARS_MAX);
         long.map(|(index, _)| format!("{}:{}: long line", source.path, index + 1)).collect()
     });

@@ -15,7 +15,7 @@ use libtest_mimic::Failed;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Tested, paths};
+use super::{Tested, paths, process};
 
 /// How long a broker may take from its start to its ready line.
 pub const READY_DEADLINE: Duration = Duration::from_mins(1);
@@ -234,7 +234,8 @@ impl Broker {
             .create(true)
             .append(true)
             .open(self.scratch.path().join("stderr"))?;
-        let mut child = Command::new(&self.options.binary)
+        let mut command = Command::new(&self.options.binary);
+        let mut child = process::without_our_variables(&mut command)
             .arg("serve")
             .arg("--data-dir")
             .arg(&self.data_dir)

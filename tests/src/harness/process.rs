@@ -73,6 +73,17 @@ pub fn succeed(command: &mut Command, input: &[u8], deadline: Duration) -> Teste
     )))
 }
 
+/// Takes the variables that steer these tests from a child's environment: a broker reads its
+/// settings from variables of the same prefix.
+pub fn without_our_variables(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("VLTAVA_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Whether a program of this name starts at all.
 pub fn exists(program: &str) -> bool {
     Command::new(program)
