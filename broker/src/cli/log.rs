@@ -1,7 +1,7 @@
 //! `vltava log dump`: what the files of a data directory hold, and what is wrong with them.
 //!
-//! Reads files as they lie on disk; the broker need not run, and may. Each file is told by its first
-//! bytes, not by its name: segments (`logs/*/*.log`), their indexes (`*.index`), snapshots of
+//! Reads files as they lie on disk; the broker need not run, and may. Each file is told by its
+//! first bytes, not by its name: segments (`logs/*/*.log`), their indexes (`*.index`), snapshots of
 //! producers (`*.producers`) and the write-ahead files (`wal/*`).
 //!
 //! A torn tail is what an append under way looks like, and is named without being an error. Damage

@@ -1,7 +1,7 @@
 //! `vltava produce`: lines of standard input become records.
 //!
-//! What has arrived at a time is sent as one batch a partition, and acknowledged before the next. So
-//! a pipe is sent in large batches, and a person's line at once.
+//! What has arrived at a time is sent as one batch a partition, and acknowledged before the next.
+//! So a pipe is sent in large batches, and a person's line at once.
 
 use std::io::{BufRead, BufReader, Read};
 

@@ -44,10 +44,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     advertise: Option<HostPort>,
     /// The address for metrics and health over HTTP, or off.
-    #[arg(long, value_name = "HOST:PORT|off", default_value = "127.0.0.1:9644", value_parser = admin)]
+    #[arg(long, value_name = "HOST:PORT|off", default_value = "127.0.0.1:9644")]
+    #[arg(value_parser = admin)]
     admin: Admin,
     /// The id of this node.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     node_id: i32,
     /// Set a key. May be repeated; wins over file and environment.
     #[arg(long = "set", value_name = "KEY=VALUE")]

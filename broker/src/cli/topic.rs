@@ -22,7 +22,8 @@ pub enum TopicCommand {
     /// Create a topic.
     #[command(after_help = "Examples:
   vltava topic create rivers
-  vltava topic create rivers --partitions 4 --config retention.ms=3600000 --config durability=page-cache")]
+  vltava topic create rivers --partitions 4 --config retention.ms=3600000
+  vltava topic create clicks --config durability=page-cache")]
     Create(CreateArgs),
     /// List all topics.
     #[command(after_help = "Example:

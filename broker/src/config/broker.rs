@@ -1,8 +1,9 @@
 //! The broker's own configuration: the table of its keys, and the values of one run.
 //!
-//! Only keys that mean something here are in the table; Kafka's defaults, types and bounds are kept.
-//! What belongs to the process rather than to Kafka (addresses, directory, node id) comes from flags
-//! of `vltava serve` and is listed under Kafka's names, read-only, for the tools that look for them.
+//! Only keys that mean something here are in the table; Kafka's defaults, types and bounds are
+//! kept. What belongs to the process rather than to Kafka (addresses, directory, node id) comes
+//! from flags of `vltava serve` and is listed under Kafka's names, read-only, for the tools that
+//! look for them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -270,7 +271,8 @@ config_table! {
     /// Partitions of `__transaction_state` when it is created.
     transaction_state_log_num_partitions: i32 =
         key("transaction.state.log.num.partitions", "50").at_least(1);
-    /// Replicas of `__transaction_state` when it is created, or one a node if there are fewer nodes.
+    /// Replicas of `__transaction_state` when it is created, or one a node if there are fewer
+    /// nodes.
     transaction_state_log_replication_factor: i16 =
         key("transaction.state.log.replication.factor", "3").at_least(1);
     /// The segment size of `__transaction_state`.

@@ -1,8 +1,8 @@
 //! Which value of a key wins, and where it comes from.
 //!
-//! Nearest first: what was set for the topic; then, for each broker's key behind it, what was set at
-//! run time for this node, at run time for all nodes, by this node's file, environment or flags; and
-//! then that key's default. The same walk serves the broker itself and DescribeConfigs
+//! Nearest first: what was set for the topic; then, for each broker's key behind it, what was set
+//! at run time for this node, at run time for all nodes, by this node's file, environment or flags;
+//! and then that key's default. The same walk serves the broker itself and DescribeConfigs
 //! (`ConfigHelper.createTopicConfigEntry`), so a client is shown just what is in force.
 
 use std::collections::BTreeMap;

@@ -37,8 +37,8 @@ macro_rules! config_table {
                 $(
                     let key = keys.next().expect("the table has a row for each field");
                     let text = lookup(key);
-                    let $field = <$type as $crate::config::value::ConfigValue>::read(text.as_deref())
-                        .expect("a normalized value fits its type");
+                    let value = $crate::config::value::ConfigValue::read(text.as_deref());
+                    let $field: $type = value.expect("a normalized value fits its type");
                 )+
                 Self { $($plain,)* $($field,)+ }
             }

@@ -1,8 +1,9 @@
 //! A topic's configuration: the table of its keys, and the values in force.
 //!
-//! Names, types, defaults and bounds are Kafka 4.3's (`TopicConfig`, `LogConfig`), plus `durability`,
-//! which is ours. What was set for a topic is kept as text in its metadata; the values in force are
-//! computed once per change into a [`TopicConfig`] and handed down as plain fields.
+//! Names, types, defaults and bounds are Kafka 4.3's (`TopicConfig`, `LogConfig`), plus
+//! `durability`, which is ours. What was set for a topic is kept as text in its metadata; the
+//! values in force are computed once per change into a [`TopicConfig`] and handed down as plain
+//! fields.
 
 use vltava_protocol::record::batch::TimestampType;
 use vltava_protocol::record::compression::Codec;
@@ -316,12 +317,13 @@ mod tests {
     #[test]
     fn all_topic_keys_of_kafka_are_known() {
         let kafka = "cleanup.policy compression.gzip.level compression.lz4.level compression.type \
-            compression.zstd.level delete.retention.ms file.delete.delay.ms flush.messages flush.ms \
-            follower.replication.throttled.replicas index.interval.bytes internal.segment.bytes \
-            leader.replication.throttled.replicas local.retention.bytes local.retention.ms \
-            max.compaction.lag.ms max.message.bytes message.timestamp.after.max.ms \
-            message.timestamp.before.max.ms message.timestamp.type min.cleanable.dirty.ratio \
-            min.compaction.lag.ms min.insync.replicas preallocate remote.log.copy.disable \
+            compression.zstd.level delete.retention.ms file.delete.delay.ms flush.messages \
+            flush.ms follower.replication.throttled.replicas index.interval.bytes \
+            internal.segment.bytes leader.replication.throttled.replicas \
+            local.retention.bytes local.retention.ms max.compaction.lag.ms max.message.bytes \
+            message.timestamp.after.max.ms message.timestamp.before.max.ms \
+            message.timestamp.type min.cleanable.dirty.ratio min.compaction.lag.ms \
+            min.insync.replicas preallocate remote.log.copy.disable \
             remote.log.delete.on.disable remote.storage.enable retention.bytes retention.ms \
             segment.bytes segment.index.bytes segment.jitter.ms segment.ms \
             unclean.leader.election.enable";

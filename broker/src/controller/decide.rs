@@ -357,9 +357,10 @@ fn assigned(
     }
 }
 
-/// A topic as it is created when somebody asks for it that needs it: with the broker's defaults, and
-/// the internal ones with their own settings. An internal topic gets one replica a node where there
-/// are fewer nodes than its replication factor, so that a single node works without being told.
+/// A topic as it is created when somebody asks for it that needs it: with the broker's defaults,
+/// and the internal ones with their own settings. An internal topic gets one replica a node where
+/// there are fewer nodes than its replication factor, so that a single node works without being
+/// told.
 pub fn automatic(image: &MetadataImage, name: &str, config: &BrokerConfig) -> NewTopic {
     let internal = |partitions: i32, factor: i16, segment_bytes: i32| {
         let set = |key: &str, value: String| (key.to_owned(), Some(value));
@@ -438,8 +439,8 @@ pub fn allocate_producer_ids(image: &MetadataImage) -> Decision<Range<i64>> {
     Ok((MetadataRecord::ProducerIds { next }, first..next))
 }
 
-/// What a starting node adds to the metadata: the cluster's id, if there is none yet, and itself, if
-/// it is new or has moved.
+/// What a starting node adds to the metadata: the cluster's id, if there is none yet, and itself,
+/// if it is new or has moved.
 pub fn register(
     image: &MetadataImage,
     cluster_id: &str,

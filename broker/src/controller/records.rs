@@ -1,9 +1,9 @@
 //! The records of group 0's log.
 //!
-//! Each is the value of an ordinary Kafka record: one JSON object, `{"v":1,"record":{...}}`, so that
-//! `vltava log dump` shows what the cluster knows and no second format has to be trusted. A record of
-//! another version, of an unknown kind or with an unknown field stops the node that reads it: to
-//! skip it would be to follow another cluster than the rest.
+//! Each is the value of an ordinary Kafka record: one JSON object, `{"v":1,"record":{...}}`, so
+//! that `vltava log dump` shows what the cluster knows and no second format has to be trusted. A
+//! record of another version, of an unknown kind or with an unknown field stops the node that reads
+//! it: to skip it would be to follow another cluster than the rest.
 
 use std::collections::BTreeMap;
 
@@ -154,7 +154,11 @@ mod tests {
 
     #[test]
     fn the_text_on_disk_is_fixed() {
-        let text = r#"{"v":1,"record":{"Topic":{"name":"rivers","id":"ASNFZ4mrze_-3LqYdlQyEA","partitions":[[[1000,1],[1001,2]],[[1002,2]]],"config":{"retention.ms":"5"}}}}"#;
+        let text = [
+            r#"{"v":1,"record":{"Topic":{"name":"rivers","id":"ASNFZ4mrze_-3LqYdlQyEA","#,
+            r#""partitions":[[[1000,1],[1001,2]],[[1002,2]]],"config":{"retention.ms":"5"}}}}"#,
+        ]
+        .concat();
         assert_eq!(String::from_utf8(topic().encode()).unwrap(), text);
         assert_eq!(MetadataRecord::decode(text.as_bytes()), Ok(topic()));
     }

@@ -8,7 +8,8 @@
 //! **Invariant:** an image is published only after its records are committed, and a request is
 //! answered only after the local partitions have followed the image.
 //!
-//! A caller that goes away in the middle loses nothing: what it appended is applied by the next one.
+//! A caller that goes away in the middle loses nothing: what it appended is applied by the next
+//! one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -340,53 +341,4 @@ fn apply_batches(image: &mut MetadataImage, bytes: &bytes::Bytes) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::{Bytes, BytesMut};
-
-    use super::*;
-
-    /// Batches as a leader writes them, one behind the other.
-    fn log(records: &[MetadataRecord]) -> Bytes {
-        let mut bytes = BytesMut::new();
-        for (offset, record) in (0..).zip(records) {
-            let mut batch = batch_of(record, Timestamp(7)).batch.to_vec();
-            batch[..8].copy_from_slice(&i64::to_be_bytes(offset));
-            bytes.extend_from_slice(&batch);
-        }
-        bytes.freeze()
-    }
-
-    #[test]
-    fn records_travel_through_batches_and_repeated_ones_are_passed_over() {
-        let bytes = log(&[
-            MetadataRecord::Cluster { id: "c".into() },
-            MetadataRecord::ProducerIds { next: 1000 },
-        ]);
-        let mut image = MetadataImage::default();
-        apply_batches(&mut image, &bytes).unwrap();
-        assert_eq!((image.applied, image.next_producer_id), (Offset(2), 1000));
-        let same = image.clone();
-        apply_batches(&mut image, &bytes).unwrap();
-        assert_eq!(image, same);
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_followed_is_named_with_its_offset() {
-        let twice = log(&[
-            MetadataRecord::ProducerIds { next: 1000 },
-            MetadataRecord::ProducerIds { next: 1000 },
-        ]);
-        let error = apply_batches(&mut MetadataImage::default(), &twice).unwrap_err();
-        assert!(error.to_string().contains("at offset 1: producer ids"), "{error}");
-        let torn = twice.slice(..twice.len() - 1);
-        let error = apply_batches(&mut MetadataImage::default(), &torn).unwrap_err();
-        assert!(error.to_string().contains("after offset 1"), "{error}");
-    }
-
-    #[test]
-    fn random_ids_can_stand_on_a_command_line() {
-        for _ in 0..1000 {
-            assert!(!random_id().to_string().starts_with('-'));
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
 //! `CreateTopics` (key 19), versions 2-7.
 //!
 //! Each topic is decided for itself; the answer comes when the records are committed and the
-//! partitions exist here. `validate_only` runs all checks and creates nothing. From version 5 on the
-//! answer holds the configuration in force, from 7 on the topic's id. A request's timeout ends the
-//! wait, not the creation.
+//! partitions exist here. `validate_only` runs all checks and creates nothing. From version 5 on
+//! the answer holds the configuration in force, from 7 on the topic's id. A request's timeout ends
+//! the wait, not the creation.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use vltava_protocol::ids::NodeId;
 use vltava_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use vltava_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse, StrBytes};
 
-use super::metadata::{CLUSTER_OPERATIONS, controller, reachable_host};
+use super::metadata::{CLUSTER_OPERATIONS, controller};
 use crate::context::RequestContext;
 use crate::controller::state::BrokerInfo;
 
@@ -36,7 +36,7 @@ pub async fn handle(
     let broker = |(&id, info): (&NodeId, &BrokerInfo)| {
         DescribeClusterBroker::default()
             .with_broker_id(id.0.into())
-            .with_host(StrBytes::from_string(reachable_host(cx, id, info)))
+            .with_host(StrBytes::from_string(info.host.clone()))
             .with_port(info.port.into())
             .with_rack(info.rack.clone().map(StrBytes::from_string))
     };

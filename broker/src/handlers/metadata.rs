@@ -2,14 +2,13 @@
 //!
 //! No topics named means all (an empty list in version 0, null from 1 on). A topic that does not
 //! exist is created when broker and client allow it, and described at once: Kafka answers
-//! `UNKNOWN_TOPIC_OR_PARTITION` first and lets the client ask again. Topics are asked for by id from
-//! version 12 on; 10 and 11 have the field, and refuse it as Kafka does. A partition whose leader is
-//! not known here carries `LEADER_NOT_AVAILABLE`.
+//! `UNKNOWN_TOPIC_OR_PARTITION` first and lets the client ask again. Topics are asked for by id
+//! from version 12 on; 10 and 11 have the field, and refuse it as Kafka does. A partition whose
+//! leader is not known here carries `LEADER_NOT_AVAILABLE`.
 //!
 //! Authorized operations are given when asked for: without an authorizer, all of them.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use tracing::warn;
 use vltava_protocol::ErrorCode;
@@ -58,7 +57,7 @@ pub async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataRe
     let image = node.controller.image();
     let lookup = |topic: &TopicImage, index| leadership(node, topic, index);
     let mut response = describe(&image, &request, cx.api_version, &lookup);
-    response.brokers = brokers(cx, &image);
+    response.brokers = brokers(&image);
     response.controller_id = controller(node).into();
     for topic in &response.topics {
         if let Some(code) = ErrorCode::from_code(topic.error_code)
@@ -197,11 +196,11 @@ fn leadership(node: &Node, topic: &TopicImage, index: PartitionIndex) -> Leaders
     node.partitions.get_by_id(topic.id, index).map_or(unknown, |local| local.leadership())
 }
 
-fn brokers(cx: &RequestContext, image: &MetadataImage) -> Vec<MetadataResponseBroker> {
+fn brokers(image: &MetadataImage) -> Vec<MetadataResponseBroker> {
     let broker = |(&id, info): (&NodeId, &BrokerInfo)| {
         MetadataResponseBroker::default()
             .with_node_id(id.0.into())
-            .with_host(StrBytes::from_string(reachable_host(cx, id, info)))
+            .with_host(StrBytes::from_string(info.host.clone()))
             .with_port(info.port.into())
             .with_rack(info.rack.clone().map(StrBytes::from_string))
     };
@@ -211,18 +210,6 @@ fn brokers(cx: &RequestContext, image: &MetadataImage) -> Vec<MetadataResponseBr
 /// The node that leads group 0, as far as this one knows; -1 is nobody.
 pub(super) fn controller(node: &Node) -> i32 {
     node.controller.group_zero().leadership().leader.map_or(-1, |leader| leader.0)
-}
-
-/// The host at which this client reaches a node. A node that listens on all addresses and
-/// advertises none is told by the address that the client just reached it at: the unspecified one
-/// would send the client to itself.
-pub(super) fn reachable_host(cx: &RequestContext, id: NodeId, info: &BrokerInfo) -> String {
-    let is_unspecified = info.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    if id == cx.node.node_id && is_unspecified {
-        cx.local.ip().to_canonical().to_string()
-    } else {
-        info.host.clone()
-    }
 }
 
 #[cfg(test)]
