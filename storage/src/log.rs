@@ -80,6 +80,8 @@ pub struct PartitionLog {
     unsynced_from: SegmentId,
     /// Segments that were left since, whose side files are still to be written.
     left: Vec<Arc<Segment>>,
+    /// Producer snapshots that may not be durable yet, each with the last index at its writing.
+    fresh_snapshots: Vec<(LogIndex, LogIndex)>,
     ring: Ring,
     epochs: Epochs,
     producers: ProducerTable,
@@ -223,6 +225,7 @@ impl PartitionLog {
             tail,
             unpublished: VecDeque::new(),
             left: Vec::new(),
+            fresh_snapshots: Vec::new(),
             unsynced_from: place.segment,
             ring,
             epochs,

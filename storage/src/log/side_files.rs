@@ -19,8 +19,9 @@ use crate::segment::Segment;
 use crate::segments::walk_indexes;
 use crate::side_file;
 
-/// Producer snapshots kept at or before the saved commit, below which nothing is cut or lost.
-const COMMITTED_SNAPSHOTS_MAX: usize = 2;
+/// Producer snapshots kept that are durable and at or before the saved commit, below which nothing
+/// is cut or lost.
+const SAFE_SNAPSHOTS_MAX: usize = 2;
 
 impl PartitionLog {
     /// Writes the side files of the segments left before `active`, whose first batch is about to
@@ -61,11 +62,16 @@ impl PartitionLog {
     fn write_producers(&mut self) -> io::Result<()> {
         let last = self.last_index();
         self.write_snapshot(last, &self.producers.encode(last, self.epochs.last()))?;
-        let snapshots = producer_snapshots(&*self.disk, &self.dir)?;
-        let safe = self.committed.min(self.state.vote.commit);
-        let safe = snapshots.iter().rev().filter(|index| **index <= safe);
-        for index in safe.skip(COMMITTED_SNAPSHOTS_MAX) {
-            self.disk.remove(&self.dir.join(producers_file_name(*index)))?;
+        // One that was written before the batch at the saved commit is durable as that batch is.
+        let saved = self.committed.min(self.state.vote.commit);
+        self.fresh_snapshots.retain(|(_, written_at)| *written_at >= saved);
+        let is_fresh = |index| self.fresh_snapshots.iter().any(|(fresh, _)| *fresh == index);
+        let safe = producer_snapshots(&*self.disk, &self.dir)?
+            .into_iter()
+            .rev()
+            .filter(|index| *index <= saved && !is_fresh(*index));
+        for index in safe.skip(SAFE_SNAPSHOTS_MAX) {
+            self.disk.remove(&self.dir.join(producers_file_name(index)))?;
         }
         Ok(())
     }
@@ -87,6 +93,7 @@ impl PartitionLog {
         let path = self.dir.join(producers_file_name(index));
         let file = side_file::write(&*self.disk, &path, bytes)?;
         self.outbox.push(FlushItem::Sync { file, dir: self.dir.clone() });
+        self.fresh_snapshots.push((index, self.last_index()));
         Ok(())
     }
 
