@@ -25,6 +25,9 @@ use vltava_storage::log::Durability;
 
 use crate::replica::message::{Payload, PeerBody, PeerEntry, PeerMessage};
 
+/// Bytes of a batch that its own checksum does not cover and that do not hold it: the prefix and
+/// the magic.
+const BATCH_UNCHECKED_BYTES: usize = BATCH_PREFIX_BYTES + 1;
 /// The version of this format. A peer of another version is refused.
 pub const FRAME_VERSION: u8 = 0;
 /// Most bytes of a frame, its length field included: the largest request that a client may send
@@ -332,7 +335,7 @@ fn put_entry(
         Payload::Batch(batch) => {
             heads.put_u8(kind::BATCH);
             heads.put_u32(batch.len() as u32);
-            prefixes.update(&batch[..BATCH_PREFIX_BYTES]);
+            prefixes.update(&batch[..BATCH_UNCHECKED_BYTES]);
             bulk.push(batch.clone());
         }
         Payload::Noop => heads.put_u8(kind::NOOP),
@@ -435,7 +438,7 @@ impl Reader {
                     if !verify_crc(&batch) {
                         return Err(CodecError::BatchCrc { index });
                     }
-                    self.hasher.update(&batch[..BATCH_PREFIX_BYTES]);
+                    self.hasher.update(&batch[..BATCH_UNCHECKED_BYTES]);
                     Payload::Batch(batch)
                 }
                 kind::NOOP => Payload::Noop,
