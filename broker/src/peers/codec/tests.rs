@@ -179,7 +179,7 @@ fn fuzzed_heads_never_panic_and_never_allocate_by_their_claims() {
             let PeerBody::Append { entries, .. } = body else { continue };
             for entry in entries {
                 if let Payload::Batch(batch) = entry.payload {
-                    crc.update(&batch[..BATCH_PREFIX_BYTES]);
+                    crc.update(&batch[..BATCH_UNCHECKED_BYTES]);
                 }
             }
         }
