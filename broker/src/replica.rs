@@ -9,8 +9,9 @@
 //!                                            messages   log
 //! ```
 //!
-//! **Architecture invariant:** only [`group`], its conversions and `log_store` name the `raft` crate. Nothing here
-//! reads a clock, waits or spawns: the broker's threads and the simulator run the same code.
+//! **Architecture invariant:** only [`group`], its conversions and `log_store` name the `raft`
+//! crate. Nothing here reads a clock, waits or spawns: the broker's threads and the simulator run
+//! the same code.
 
 pub mod abstention;
 pub mod effects;
