@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use vltava_protocol::ids::{LeaderEpoch, Offset};
@@ -26,7 +27,7 @@ use crate::config::topic::TopicConfig;
 use crate::controller::MetadataImage;
 use crate::controller::state::TopicImage;
 use crate::metrics::RaftMetrics;
-use crate::partition::{Identity, Partition};
+use crate::partition::{Identity, Partition, Waiter};
 use crate::replica::group::GroupConfig;
 use crate::replica::shell::Replica;
 use crate::room::Room;
@@ -210,6 +211,33 @@ impl Partitions {
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Partition>> {
         self.registry.read().replicas.values().cloned().collect()
+    }
+
+    /// Waits until the replicas of a topic that live here know their leader, so that whoever
+    /// created it can use it at once; not longer than `patience`.
+    pub async fn settled(&self, topic: TopicId, patience: Duration) {
+        let partitions: Vec<_> = {
+            let registry = self.registry.read();
+            let entry = registry.names.get(&topic).and_then(|name| registry.topics.get(name));
+            entry
+                .map_or_else(Vec::new, |entry| entry.partitions.iter().flatten().cloned().collect())
+        };
+        let waiter = Waiter::new();
+        for partition in &partitions {
+            partition.watch(&waiter);
+        }
+        let is_settled = |partition: &Arc<Partition>| {
+            let leadership = partition.leadership();
+            let is_led_elsewhere = leadership.leader.is_some() && !leadership.is_leader;
+            leadership.is_offline || leadership.confirmed || is_led_elsewhere
+        };
+        let all = async {
+            while !partitions.iter().all(is_settled) {
+                waiter.notified().await;
+            }
+        };
+        // Out of patience, the client's own retries take over.
+        let _ = tokio::time::timeout(patience, all).await;
     }
 
     /// A replica that lives here, group 0's included.

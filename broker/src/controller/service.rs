@@ -13,6 +13,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use vltava_protocol::ErrorCode;
@@ -33,6 +34,8 @@ use crate::config::BrokerConfig;
 use crate::partition::{AckFuture, Acks, Partition, Waiter};
 use crate::partitions::Partitions;
 
+/// How long a creation waits for its partitions' leaders before it answers all the same.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// How much of the log is read at a time while it is applied.
 const CATCH_UP_BYTES: usize = 1 << 20;
 
@@ -160,10 +163,14 @@ impl Controller {
                 |decision: Decision<CreatedTopic>| decision.map(|(_, created)| created);
             return decide(&self.image()).into_iter().map(without_record).collect();
         }
-        match self.change(decide).await {
+        let results = match self.change(decide).await {
             Ok(results) => results,
-            Err(error) => topics.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => return topics.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for created in results.iter().flatten() {
+            self.partitions.settled(created.id, LEADER_WAIT).await;
         }
+        results
     }
 
     /// Creates topics that somebody asked for and needs. One that another request has just created

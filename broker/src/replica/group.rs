@@ -12,8 +12,8 @@
 
 use protobuf::Message as _;
 use raft::prelude::{
-    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
-    Entry, EntryType, Message, MessageType,
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry,
+    EntryType, Message, MessageType,
 };
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use rand::{RngExt, SeedableRng};
@@ -124,6 +124,8 @@ pub struct PartitionGroup {
     committed: LogIndex,
     durability: Durability,
     last_seen: (u64, StateRole),
+    /// Raft's own, as ours: asked on every tick of every group.
+    membership: Membership,
 }
 
 impl PartitionGroup {
@@ -161,7 +163,9 @@ impl PartitionGroup {
             committed: applied,
             durability,
             last_seen,
+            membership: Membership::default(),
         };
+        group.learn_membership();
         group.draw_election_timeout();
         group
     }
@@ -224,14 +228,17 @@ impl PartitionGroup {
 
     /// Who takes part.
     pub fn membership(&self) -> Membership {
-        membership(&self.node.raft.prs().conf().to_conf_state())
+        self.membership.clone()
+    }
+
+    /// Whether anybody else takes part, voter or learner.
+    pub fn has_peers(&self) -> bool {
+        !self.is_lone_voter() || !self.membership.learners.is_empty()
     }
 
     /// Whether this replica is all the voters there are: it needs nobody's word.
     pub fn is_lone_voter(&self) -> bool {
-        let conf = self.node.raft.prs().conf();
-        let ConfState { voters, voters_outgoing, .. } = conf.to_conf_state();
-        voters == [self.id.0] && voters_outgoing.is_empty()
+        self.membership.voters == [self.id] && self.membership.outgoing.is_empty()
     }
 
     /// How far each other replica is known to match this leader's log; empty if it does not lead.
@@ -411,6 +418,7 @@ impl PartitionGroup {
         metadata.term = snapshot.last_term;
         metadata.set_conf_state(conf_state(&snapshot.membership));
         let _ = self.node.step(message);
+        self.learn_membership();
         self.draw_election_timeout();
     }
 
@@ -506,7 +514,7 @@ impl PartitionGroup {
     /// earlier leader did not leave.
     pub fn leave_stale_joint(&mut self) {
         let raft = &self.node.raft;
-        let is_joint = !raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
+        let is_joint = !self.membership.outgoing.is_empty();
         if is_joint && self.is_confirmed() && !raft.has_pending_conf() {
             let _ = self.propose_membership(&MembershipStep::LeaveJoint);
         }
@@ -550,7 +558,12 @@ impl PartitionGroup {
             }
         };
         let state = change.expect("a change that does not fit was refused when it was proposed");
+        self.learn_membership();
         Some(Applied::Membership(index, membership(&state)))
+    }
+
+    fn learn_membership(&mut self) {
+        self.membership = membership(&self.node.raft.prs().conf().to_conf_state());
     }
 
     fn outgoing(&self, messages: Vec<Message>) -> Vec<PeerMessage> {

@@ -198,10 +198,10 @@ impl Replica {
     pub fn needs_ticks(&self) -> bool {
         match &self.state {
             State::Active(group) => {
-                let is_settled = group.is_lone_voter()
-                    && group.role() == Role::Leader
-                    && group.matched().len() == 1;
-                !is_settled || group.log().is_burnt() || self.abstention.is_some()
+                group.has_peers()
+                    || group.role() != Role::Leader
+                    || group.log().is_burnt()
+                    || self.abstention.is_some()
             }
             State::Restarting { .. } => true,
             State::Fenced(_) | State::Taken => false,
