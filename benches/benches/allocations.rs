@@ -65,7 +65,7 @@ fn frame(batch: &Batch, steps: &mut Vec<Step>) {
     }));
     let mut body = frame.clone();
     let head = parse_head(&mut body).expect("well formed");
-    steps.push(count("Produce body read", 4.0, || {
+    steps.push(count("Produce body read", 2.0, || {
         let request: ProduceRequest =
             decode_request(body.clone(), head.api_version).expect("well formed");
         black_box(request);
@@ -78,7 +78,7 @@ fn door(batch: &Batch, steps: &mut Vec<Step>) {
         black_box(validate(&batch.bytes, NOW, &rules, &mut scratch).expect("let in"));
     }));
     let compressed = fixtures::batch(batch.plain_bytes as usize + 64, Codec::Lz4);
-    steps.push(count("batch validated, lz4", 8.0, || {
+    steps.push(count("batch validated, lz4", 2.0, || {
         black_box(validate(&compressed.bytes, NOW, &rules, &mut scratch).expect("let in"));
     }));
 }
@@ -94,7 +94,7 @@ fn log(batch: &Batch, steps: &mut Vec<Step>) {
     drop((log, bench));
     let mut bench = Workbench::new(SCRATCH);
     let mut log = bench.log(Durability::Fsync);
-    steps.push(count("the same, and made durable alone in a round", 24.0, || {
+    steps.push(count("the same, and made durable alone in a round", 16.0, || {
         let index = append(&mut log, &batch.bytes, &header);
         log.commit_to(index);
         bench.queue.push(log.take_flush_items());
@@ -109,7 +109,7 @@ fn group(batch: &Batch, steps: &mut Vec<Step>) {
     let config = GroupConfig::default();
     let mut replica = Replica::new(log, Durability::Fsync, config, bench.queue.clone());
     replica.poll(&mut Output::default());
-    steps.push(count("through a group of one voter, and durable", 64.0, || {
+    steps.push(count("through a group of one voter, and durable", 28.0, || {
         let mut output = Output::default();
         // Not the leader until its vote was made durable by the first rounds.
         black_box(replica.append(&batch.bytes, &header, NOW, &mut output).ok());
@@ -143,7 +143,7 @@ fn fetch(batch: &Batch, steps: &mut Vec<Step>) {
         partitions: vec![partition],
     };
     let response = FetchResponse { topics: vec![topic], ..FetchResponse::default() };
-    steps.push(count("Fetch response encoded", 5.0, || {
+    steps.push(count("Fetch response encoded", 4.0, || {
         black_box(response.encode(1, FETCH_VERSION).expect("it fits its version"));
     }));
 }

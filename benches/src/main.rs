@@ -1,12 +1,12 @@
-//! The benchmark command: whole-process figures of the real binary.
-//!
-//! The micro-benchmarks are not here but under `cargo bench`: see the README of this crate.
+//! The benchmark command: whole-process figures of the real binary, and the table of what
+//! `cargo bench` measured. See the README of this crate.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 mod figures;
+mod table;
 
 /// Measures Vltava.
 #[derive(Debug, Parser)]
@@ -20,11 +20,18 @@ struct Cli {
 enum Command {
     /// Start-up, recovery, memory and idle processor time of one broker, beside their bars.
     Figures(figures::Options),
+    /// What the last `cargo bench` measured, best and median sample, limits and ours together.
+    Table(table::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Figures(options) = Cli::parse().command;
-    match figures::run(&options) {
+    let result = match Cli::parse().command {
+        Command::Figures(options) => figures::run(&options).map_err(|error| error.to_string()),
+        Command::Table(options) => {
+            table::run(&options).map_err(|error| format!("cannot read criterion's files: {error}"))
+        }
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vltava-benches: {error}");
