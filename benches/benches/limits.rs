@@ -14,6 +14,7 @@ use std::thread;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
+use vltava_benches::fixtures::BATCH_SIZES;
 use vltava_benches::runs::{Clock, capacity, timed};
 use vltava_protocol::record::batch::crc32c;
 
@@ -85,20 +86,21 @@ impl Growing {
     }
 }
 
+/// Aligned writes take whole pages; batches do not, and the kernel looks up a page twice for them.
 fn files(c: &mut Criterion<By>) {
-    let mut group = c.benchmark_group("limits/pwritev");
-    for (name, size) in
-        [("1 KiB", KIB), ("16 KiB", 16 * KIB), ("64 KiB", 64 * KIB), ("256 KiB", 256 * KIB)]
-    {
-        let bytes = vec![7_u8; size];
-        group.throughput(Throughput::Bytes(size as u64));
-        group.bench_function(BenchmarkId::from_parameter(name), |b| {
-            b.iter_custom(|n| {
-                timed(Clock::Thread, n, capacity(size), Growing::new, |file| file.append(&bytes))
+    for (name, less) in [("limits/pwritev", 0), ("limits/pwritev, unaligned", 29)] {
+        let mut group = c.benchmark_group(name);
+        for (name, size) in BATCH_SIZES {
+            let bytes = vec![7_u8; size - less];
+            group.throughput(Throughput::Bytes(bytes.len() as u64));
+            group.bench_function(BenchmarkId::from_parameter(name), |b| {
+                let append = |file: &mut Growing| file.append(&bytes);
+                let capacity = capacity(size);
+                b.iter_custom(|n| timed(Clock::Thread, n, capacity, Growing::new, append));
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 fn syncs(c: &mut Criterion<By>) {

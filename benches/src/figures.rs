@@ -181,7 +181,7 @@ fn fresh(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), 
         let started = Instant::now();
         let broker = Broker::start(binary, dir.path())?;
         ready.push(milliseconds(started.elapsed()));
-        worked.push(milliseconds(broker.processor_time()?));
+        worked.push(milliseconds(broker.processor_time_of_threads()?));
         let mut client = Client::connect(broker.address())?;
         client.create_topic("first", 1)?;
         client.produce("first", &one_record())?;
@@ -231,7 +231,7 @@ fn many_partitions(
         let started = Instant::now();
         broker = Broker::start(binary, dir.path())?;
         ready.push(milliseconds(started.elapsed()));
-        worked.push(milliseconds(broker.processor_time()?));
+        worked.push(milliseconds(broker.processor_time_of_threads()?));
         let mut client = Client::connect(broker.address())?;
         client.produce(&format!("topic-{:06}", count - 1), &one_record())?;
         acknowledged.push(milliseconds(started.elapsed()));

@@ -13,6 +13,8 @@ use super::{FigureError, io_error};
 
 /// How long a broker may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
+/// A clock tick of `/proc`: `USER_HZ` is 100 wherever Linux runs today.
+const TICK_MS: u64 = 10;
 /// Bytes of a failed broker's log that are shown.
 const LAST_WORDS_BYTES: u64 = 2000;
 
@@ -66,8 +68,9 @@ impl Broker {
         Ok(kibibytes as f64 * 1024.0)
     }
 
-    /// Processor time of its living threads so far: finer than the clock ticks of `stat`.
-    pub(super) fn processor_time(&self) -> Result<Duration, FigureError> {
+    /// Processor time of its living threads so far: finer than clock ticks, but what ended threads
+    /// took is missing. For a process that has just started.
+    pub(super) fn processor_time_of_threads(&self) -> Result<Duration, FigureError> {
         let tasks = format!("/proc/{}/task", self.child.id());
         let entries = fs::read_dir(&tasks).map_err(io_error(tasks))?;
         let mut nanoseconds = 0;
@@ -78,6 +81,13 @@ impl Broker {
             nanoseconds += on_processor.and_then(|text| text.parse().ok()).unwrap_or(0);
         }
         Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Processor time of the whole process so far, ended threads included, in clock ticks.
+    pub(super) fn processor_time(&self) -> Result<Duration, FigureError> {
+        ticks(&self.proc("stat")?)
+            .map(|ticks| Duration::from_millis(ticks * TICK_MS))
+            .ok_or(FigureError::Malformed("stat"))
     }
 
     fn proc(&self, name: &str) -> Result<String, FigureError> {
@@ -126,6 +136,14 @@ fn resident_kibibytes(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// User and system time, fields 14 and 15; the second may hold anything between its parentheses.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +159,12 @@ mod tests {
     fn memory_is_read_from_the_status() {
         assert_eq!(resident_kibibytes("Name:\tx\nVmRSS:\t   1234 kB\nThreads: 2"), Some(1234));
         assert_eq!(resident_kibibytes("Name:\tx"), None);
+    }
+
+    #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let stat = "7 (a) 1 (b) S 1 7 7 0 -1 4194560 10 0 1 0 23 4 0 0 20 0 6 0 99 1 2";
+        assert_eq!(ticks(stat), Some(27));
+        assert_eq!(ticks("7 (a) S 1"), None);
     }
 }
