@@ -412,10 +412,8 @@ fn spawn_ticker(
     let work = move || {
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
-            for partition in partitions.all() {
-                if partition.needs_ticks() {
-                    partition.tick();
-                }
+            for partition in partitions.ticking() {
+                partition.tick();
             }
         }
     };

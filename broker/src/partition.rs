@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -188,6 +189,8 @@ pub struct Partition {
     watchers: Mutex<Vec<Weak<Waiter>>>,
     traffic: Traffic,
     metrics: RaftMetrics,
+    /// Whether time matters to the replica: what the ticker asks, ten times a second, of thousands.
+    needs_ticks: AtomicBool,
 }
 
 impl Partition {
@@ -218,6 +221,7 @@ impl Partition {
             watchers: Mutex::default(),
             traffic: Traffic::default(),
             metrics,
+            needs_ticks: AtomicBool::new(true),
         })
     }
 
@@ -393,7 +397,7 @@ impl Partition {
 
     /// Whether time matters to this replica; a lone voter that leads needs no ticks.
     pub fn needs_ticks(&self) -> bool {
-        self.inner.try_lock().is_none_or(|inner| inner.replica.needs_ticks())
+        self.needs_ticks.load(Ordering::Relaxed)
     }
 
     /// Bytes on disk, and term and role, for the metrics.
@@ -439,6 +443,7 @@ impl Partition {
             inner.replica.on_fetched(fetches, &mut output);
         }
         let Inner { replica, pending, seen } = inner;
+        self.needs_ticks.store(replica.needs_ticks(), Ordering::Relaxed);
         let leadership = self.leadership_of(replica);
         let now = Seen {
             committed: committed(replica),

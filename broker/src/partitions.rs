@@ -240,6 +240,13 @@ impl Partitions {
         let _ = tokio::time::timeout(patience, all).await;
     }
 
+    /// Those whose replicas wait for time to pass.
+    pub fn ticking(&self) -> Vec<Arc<Partition>> {
+        let registry = self.registry.read();
+        let partitions = registry.replicas.values();
+        partitions.filter(|partition| partition.needs_ticks()).cloned().collect()
+    }
+
     /// A replica that lives here, group 0's included.
     pub fn by_replica(&self, replica: ReplicaId) -> Option<Arc<Partition>> {
         self.registry.read().replicas.get(&replica).cloned()

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,6 +47,21 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes many files and directories durable, those that are gone excepted. One after the other
+    /// here; a disk that can do several at a time takes the time of the slowest.
+    fn sync_many(&self, files: &[Arc<dyn DiskFile>], dirs: &[PathBuf]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync())?;
+        dirs.iter().try_for_each(|dir| ignore_missing(self.sync_dir(dir)))
+    }
+}
+
+/// What is gone need not be durable.
+pub(crate) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// An open file.

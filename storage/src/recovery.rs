@@ -187,7 +187,10 @@ impl Recovery<'_> {
             return self.start_again(&directory, ids);
         }
         let (mut log, torn, dropped) = self.scan_all(kept)?;
-        self.disk.sync_dir(&self.dir())?;
+        if log.segments.iter().any(|segment| self.durable(segment.header.id.segment) == 0) {
+            // Its creation may be known to nobody but the directory.
+            self.disk.sync_dir(&self.dir())?;
+        }
         if torn || !dropped.is_empty() {
             let end = log.end().expect("the first segment is kept");
             self.create(&mut log, ids.next_segment(), end)?;

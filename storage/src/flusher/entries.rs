@@ -5,10 +5,10 @@
 //! directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, ignore_missing};
 use crate::ids::ReplicaId;
 use crate::paths::{LOGS_DIR, replica_dir};
 
@@ -117,11 +117,4 @@ impl Entries {
 /// Syncs a directory, which may have been removed since.
 pub(super) fn sync_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     ignore_missing(disk.sync_dir(dir))
-}
-
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

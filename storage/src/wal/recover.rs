@@ -22,7 +22,7 @@ use super::record::Record;
 use super::round::{RoundBuilder, RoundError, RoundFrame, RoundHeader, find_round};
 use super::{Failure, Wal, WalConfig, WalError};
 use crate::bugs::{Bug, planted};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, ignore_missing};
 use crate::ids::{FileId, ReplicaId};
 use crate::node::NodeState;
 use crate::paths::{
@@ -457,11 +457,13 @@ impl<'a> Redo<'a> {
 
     /// Finishes deletions, and makes everything durable.
     fn finish(&mut self) -> Result<(), WalError> {
-        for id in std::mem::take(&mut self.touched) {
-            if let Some(file) = self.open(id)? {
-                file.sync().map_err(WalError::io("sync", &segment_path(id)))?;
-                self.redone.segments_synced += 1;
-            }
+        let logs = Path::new(LOGS_DIR);
+        let touched: Vec<_> = std::mem::take(&mut self.touched).into_iter().collect();
+        for ids in touched.chunks(OPEN_FILES_MAX / 2) {
+            let files = ids.iter().map(|id| self.open(*id)).collect::<Result<Vec<_>, _>>()?;
+            let files: Vec<_> = files.into_iter().flatten().collect();
+            self.disk.sync_many(&files, &[]).map_err(WalError::io("sync segments in", logs))?;
+            self.redone.segments_synced += files.len() as u64;
         }
         self.open.clear();
         let mut dirs = BTreeSet::new();
@@ -477,11 +479,9 @@ impl<'a> Redo<'a> {
             let dir = replica_dir(replica);
             self.disk.remove_dir(&dir).map_err(WalError::io("remove", &dir))?;
         }
-        for dir in &dirs {
-            ignore_missing(self.disk.sync_dir(dir)).map_err(WalError::io("sync", dir))?;
-        }
+        let dirs: Vec<_> = dirs.into_iter().collect();
+        self.disk.sync_many(&[], &dirs).map_err(WalError::io("sync directories in", logs))?;
         // Whatever is there, the process before may have made without a sync.
-        let logs = Path::new(LOGS_DIR);
         self.disk.sync_dir(logs).map_err(WalError::io("sync", logs))
     }
 
@@ -501,12 +501,5 @@ impl<'a> Redo<'a> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(WalError::io("open", &path)(error)),
         }
-    }
-}
-
-fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
