@@ -45,7 +45,7 @@ pub struct RequestContext {
     pub api_version: i16,
     /// Repeated in the response.
     pub correlation_id: i32,
-    /// A slice of the request's frame: copy it before keeping it.
+    /// What the client calls itself; no slice of the request's frame, which may be large.
     pub client_id: Option<StrBytes>,
     /// Number of the connection since the start of the process.
     pub connection: u64,

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::frame::{HeadError, RequestHead, parse_head};
-use vltava_protocol::messages::{Decodable, decode_request};
+use vltava_protocol::messages::{Decodable, StrBytes, decode_request};
 
 use crate::connection::{Boxed, CloseCause, ConnectionConfig, Reply, Service, Stage};
 use crate::context::{RequestContext, Shared};
@@ -191,7 +191,7 @@ impl Router {
             api_key: head.api_key,
             api_version: head.api_version,
             correlation_id: head.correlation_id,
-            client_id: head.client_id,
+            client_id: head.client_id.as_ref().map(unshared),
             connection: self.peer.connection,
             peer: self.peer.addr,
             local: self.peer.local,
@@ -212,6 +212,12 @@ fn refuse(error: &HeadError) -> Reply {
         }
         _ => Reply::Close(CloseCause::Header(error.to_string())),
     }
+}
+
+/// A copy of its own: a slice keeps the whole frame of a request for as long as the request waits,
+/// and a frame may be `socket.request.max.bytes` long.
+fn unshared(slice: &StrBytes) -> StrBytes {
+    StrBytes::from_string(slice.to_string())
 }
 
 /// Runs `work` on the blocking pool; its panic goes on here.
@@ -238,6 +244,16 @@ mod tests {
             assert!(known.min <= handler.api.min && handler.api.max <= known.max, "{known:?}");
             assert_eq!(HANDLERS.iter().filter(|other| other.api.key as i16 == key).count(), 1);
         }
+    }
+
+    #[test]
+    fn a_copied_name_does_not_keep_its_frame() {
+        let frame = Bytes::from(vec![b'x'; 1000]);
+        let slice = StrBytes::try_from(frame.slice(..4)).unwrap();
+        let copy = unshared(&slice);
+        assert_eq!(copy, slice);
+        drop(slice);
+        assert!(frame.is_unique(), "only the frame's owner is left");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use vltava_protocol::messages::produce_request::{PartitionProduceData, TopicProd
 use vltava_protocol::record::validate::{Rejected, Scratch, Validated, ValidationRules, validate};
 use vltava_protocol::record::{BatchHeader, Codec};
 
-use super::{blocking, leader};
+use super::{blocking, leader, unshared};
 use crate::connection::{CloseCause, Reply, Stage};
 use crate::context::RequestContext;
 use crate::controller::state::is_internal_topic;
@@ -96,14 +96,20 @@ pub async fn start(cx: RequestContext, request: ProduceRequest) -> Stage {
     }
     match acks {
         Ok(Acks::None) => Stage::Done(unacknowledged(&cx, &topics)),
-        Ok(Acks::All) => Stage::Ordered(Box::pin(async move {
-            for (_, _, entries) in &mut topics {
-                for entry in entries {
-                    settle(entry, deadline).await;
-                }
+        Ok(Acks::All) => {
+            // The batches are appended: nothing of the frame is needed while the commit is awaited.
+            for (name, _, _) in &mut topics {
+                *name = unshared(name).into();
             }
-            respond::reply(&cx, topics)
-        })),
+            Stage::Ordered(Box::pin(async move {
+                for (_, _, entries) in &mut topics {
+                    for entry in entries {
+                        settle(entry, deadline).await;
+                    }
+                }
+                respond::reply(&cx, topics)
+            }))
+        }
         Ok(Acks::Leader) | Err(_) => Stage::Done(respond::reply(&cx, topics)),
     }
 }
