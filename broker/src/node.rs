@@ -141,6 +141,8 @@ pub struct RunningNode {
 #[derive(Debug)]
 struct Threads {
     stop: Arc<AtomicBool>,
+    /// All logs were closed: the disk may be marked clean.
+    is_whole: Arc<AtomicBool>,
     queue: Arc<FlushQueue>,
     flusher: JoinHandle<()>,
     ticker: JoinHandle<()>,
@@ -178,12 +180,14 @@ impl Node {
             metrics.raft.clone(),
         ));
         let stop = Arc::new(AtomicBool::new(false));
+        let is_whole = Arc::new(AtomicBool::new(false));
         let flusher = spawn_flusher(
             opened.flusher,
             opened.storage.queue.clone(),
             opened.storage.room.clone(),
             partitions.clone(),
             metrics.clone(),
+            is_whole.clone(),
         )?;
         let ticker = spawn_ticker(partitions.clone(), stop.clone())?;
 
@@ -199,12 +203,16 @@ impl Node {
         controller.catch_up()?;
         let cluster_id = controller.register(&opened.cluster_id, &advertised).await?;
         opened.storage.delete_unclaimed();
-        opened.storage.queue.push(vec![FlushItem::Node(NodeState {
-            node_id: flags.node_id.0,
-            cluster_id: cluster_id.clone(),
-            boot_id: opened.boot_id,
-            clean: false,
-        })]);
+        // While a replica could not be opened, and so not be marked, the old boot id stays: else
+        // its next start would not know that it may have lost a tail.
+        if !opened.storage.has_failed() {
+            opened.storage.queue.push(vec![FlushItem::Node(NodeState {
+                node_id: flags.node_id.0,
+                cluster_id: cluster_id.clone(),
+                boot_id: opened.boot_id,
+                clean: false,
+            })]);
+        }
 
         let housekeeper = spawn_housekeeper(&config, partitions.clone(), clock.clone());
         let node = Arc::new(Self {
@@ -224,8 +232,14 @@ impl Node {
             ),
             None => None,
         };
-        let threads =
-            Threads { stop, queue: opened.storage.queue.clone(), flusher, ticker, housekeeper };
+        let threads = Threads {
+            stop,
+            is_whole,
+            queue: opened.storage.queue.clone(),
+            flusher,
+            ticker,
+            housekeeper,
+        };
         Ok(RunningNode { node, server, admin, threads, _lock: lock })
     }
 }
@@ -252,13 +266,13 @@ impl RunningNode {
         if let Some(admin) = self.admin {
             admin.shutdown().await;
         }
-        let Threads { stop, queue, flusher, ticker, housekeeper } = self.threads;
+        let Threads { stop, is_whole, queue, flusher, ticker, housekeeper } = self.threads;
         stop.store(true, Ordering::Relaxed);
         housekeeper.abort();
         let partitions = self.node.partitions.clone();
         let ending = tokio::task::spawn_blocking(move || {
             let _ = ticker.join();
-            partitions.close();
+            is_whole.store(partitions.close(), Ordering::Relaxed);
             queue.close();
             let _ = flusher.join();
         });
@@ -300,6 +314,7 @@ impl OpenedDisk {
             replicas: recovered.replicas.clone(),
             durable: recovered.durable.clone(),
             lost_memory,
+            ..Found::default()
         };
         let flusher = Flusher::new(recovered, disk.clone(), queue.clone());
         // Until every page-cache replica is durably marked as abstaining, the old boot id stays:
@@ -369,6 +384,7 @@ fn spawn_flusher(
     room: Arc<Room>,
     partitions: Arc<Partitions>,
     metrics: Arc<Metrics>,
+    is_whole: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, StartError> {
     let work = move || {
         while queue.wait() {
@@ -398,7 +414,9 @@ fn spawn_flusher(
             }
             room.freed();
         }
-        if let Err(error) = flusher.shutdown() {
+        if !is_whole.load(Ordering::Relaxed) {
+            tracing::warn!("not all logs could be closed: the disk is not marked clean");
+        } else if let Err(error) = flusher.shutdown() {
             tracing::error!(%error, "the disk could not be marked clean");
         }
     };

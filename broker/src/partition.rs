@@ -16,7 +16,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{LeaderEpoch, NodeId, Offset, Timestamp, TopicId, TopicPartition};
 use vltava_protocol::record::validate::Validated;
 use vltava_storage::ids::{LogIndex, ReplicaId};
-use vltava_storage::log::PartitionLog;
+use vltava_storage::log::{Durability, PartitionLog};
 use vltava_storage::producers::ProducerError;
 use vltava_storage::read_view::{ReadView, ViewCell};
 
@@ -228,7 +228,11 @@ impl Partition {
     /// Takes part in the group. The flusher must be able to find the partition by now: the first
     /// thing that a replica waits for is a completion.
     pub fn start(&self) {
-        self.drive(Replica::poll);
+        self.drive(|replica, output| {
+            // What recovery has to say of the replica is on its way before it says anything.
+            replica.flush_outbox();
+            replica.poll(output);
+        });
     }
 
     /// Its name.
@@ -411,12 +415,30 @@ impl Partition {
         }
     }
 
+    /// Saves how far the log was applied, so that the next start need not go through it again.
+    pub fn save_applied(&self) {
+        self.inner.lock().replica.with_log(PartitionLog::save_applied);
+    }
+
     /// Takes the replica out of service and closes its log, so that the next start finds it whole.
-    pub fn close(&self) {
+    /// Whether it will.
+    pub fn close(&self) -> bool {
         let mut inner = self.inner.lock();
-        inner.replica.with_log(PartitionLog::close);
+        let closed = inner.replica.with_log(|log| {
+            log.save_applied();
+            log.close()
+        });
+        let is_whole = match closed {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::error!(partition = %self.identity.tp, %error, "the log cannot be closed");
+                false
+            }
+            None => self.config().durability == Durability::Fsync,
+        };
         inner.replica.retire();
         self.after(&mut inner, Output::default());
+        is_whole
     }
 
     /// Takes the replica of a deleted partition out of service; whoever waits here is told.

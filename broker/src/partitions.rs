@@ -4,7 +4,7 @@
 //! committed, no longer does. What a directory holds beside that is a leftover of a deletion that a
 //! crash cut short, and goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub struct Found {
     pub durable: HashMap<FileId, u64>,
     /// The operating system died since the last run, and nobody closed the logs before.
     pub lost_memory: bool,
+    /// Replicas that could not be opened: their rows stay, and so do their files.
+    pub failed: BTreeSet<ReplicaId>,
 }
 
 /// Where replicas of this node live.
@@ -85,9 +87,22 @@ impl Storage {
         config: LogConfig,
     ) -> Result<Replica, OpenError> {
         let durability = config.durability;
-        let row = self.found.lock().replicas.remove(&replica);
+        // The row stays until the log is open: a replica that has one is never created anew.
+        let row = self.found.lock().replicas.get(&replica).cloned();
         let log = if let Some(row) = row {
-            self.recover(replica, config, row)?
+            let recovered = self.recover(replica, config, row);
+            let mut found = self.found.lock();
+            match recovered {
+                Ok(log) => {
+                    found.failed.remove(&replica);
+                    found.replicas.remove(&replica);
+                    log
+                }
+                Err(error) => {
+                    found.failed.insert(replica);
+                    return Err(error);
+                }
+            }
         } else {
             PartitionLog::create(self.disk.clone(), replica, config, first_state(voters))?
         };
@@ -126,11 +141,20 @@ impl Storage {
 
     /// Deletes whatever replicas were found that nobody opened: their topics are gone.
     pub fn delete_unclaimed(&self) {
-        let unclaimed = std::mem::take(&mut self.found.lock().replicas);
-        for replica in unclaimed.into_keys() {
+        let unclaimed: Vec<_> = {
+            let found = &mut *self.found.lock();
+            let failed = &found.failed;
+            found.replicas.extract_if(.., |replica, _| !failed.contains(replica)).collect()
+        };
+        for (replica, _) in unclaimed {
             tracing::info!(%replica, "deleting the replica of a topic that is gone");
             self.forget(replica);
         }
+    }
+
+    /// Whether a replica that is wanted could not be opened.
+    pub fn has_failed(&self) -> bool {
+        !self.found.lock().failed.is_empty()
     }
 
     fn forget(&self, replica: ReplicaId) {
@@ -406,6 +430,7 @@ impl Partitions {
     pub fn housekeep(&self, now: Timestamp) {
         for partition in self.all() {
             partition.expire_producers(now);
+            partition.save_applied();
             if let Some(offset) = partition.apply_retention(now) {
                 tracing::info!(partition = %partition.tp(), %offset, "retention moves the log start");
             }
@@ -419,11 +444,11 @@ impl Partitions {
         }
     }
 
-    /// Closes all logs, so that the next start finds them whole.
-    pub fn close(&self) {
-        for partition in self.all() {
-            partition.close();
-        }
+    /// Closes all logs, so that the next start finds them whole. Whether it will: a log that could
+    /// not be closed, or was out of service, may lack what only memory held.
+    pub fn close(&self) -> bool {
+        let closed: Vec<_> = self.all().iter().map(|partition| partition.close()).collect();
+        closed.into_iter().all(|is_whole| is_whole)
     }
 }
 

@@ -37,6 +37,8 @@ use super::message::{Payload, PeerBody, PeerMessage};
 
 /// Bytes of entries in one append message, unless a single entry is larger.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of committed entries, without payload, in one step.
+const COMMITTED_BYTES_MAX: u64 = 1 << 20;
 /// Append messages on their way to one follower.
 const INFLIGHT_MAX: usize = 256;
 
@@ -134,6 +136,8 @@ impl PartitionGroup {
     pub fn new(log: PartitionLog, durability: Durability, config: GroupConfig) -> Self {
         let id = log.replica();
         let applied = log.state().vote.commit;
+        // What is committed here may be ahead of what raft will know again.
+        let committed = applied.max(log.committed());
         let raft_config = Config {
             id: id.0,
             election_tick: usize::from(config.election_ticks),
@@ -144,6 +148,7 @@ impl PartitionGroup {
             // Room is our own count of bytes: raft subtracts what it reads back, and it reads back
             // entries without payload.
             max_uncommitted_size: raft::NO_LIMIT,
+            max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
@@ -160,7 +165,7 @@ impl PartitionGroup {
             config,
             rng,
             current: None,
-            committed: applied,
+            committed,
             durability,
             last_seen,
             membership: Membership::default(),
@@ -511,13 +516,13 @@ impl PartitionGroup {
     }
 
     /// Proposes what a leader owes its group without being asked: a joint configuration that an
-    /// earlier leader did not leave.
-    pub fn leave_stale_joint(&mut self) {
-        let raft = &self.node.raft;
+    /// earlier leader did not leave. Whether it did.
+    pub fn leave_stale_joint(&mut self) -> bool {
         let is_joint = !self.membership.outgoing.is_empty();
-        if is_joint && self.is_confirmed() && !raft.has_pending_conf() {
-            let _ = self.propose_membership(&MembershipStep::LeaveJoint);
-        }
+        is_joint
+            && self.is_confirmed()
+            && !self.node.raft.has_pending_conf()
+            && self.propose_membership(&MembershipStep::LeaveJoint).is_ok()
     }
 
     /// The end of what is committed. The quorum may commit before this replica's own disk has it.

@@ -88,6 +88,8 @@ enum State {
         has_ticked: bool,
     },
     Fenced(Fenced),
+    /// The node stops, or the partition is deleted.
+    Retired,
     /// Only inside a call, while the state is taken out.
     Taken,
 }
@@ -153,7 +155,7 @@ impl Replica {
         match &self.state {
             State::Active(group) => Some(group.log()),
             State::Restarting { log, .. } => Some(log),
-            State::Fenced(_) | State::Taken => None,
+            State::Fenced(_) | State::Retired | State::Taken => None,
         }
     }
 
@@ -201,10 +203,11 @@ impl Replica {
                 group.has_peers()
                     || group.role() != Role::Leader
                     || group.log().is_burnt()
+                    || group.log().config().durability != group.durability()
                     || self.abstention.is_some()
             }
             State::Restarting { .. } => true,
-            State::Fenced(_) | State::Taken => false,
+            State::Fenced(_) | State::Retired | State::Taken => false,
         }
     }
 
@@ -213,20 +216,20 @@ impl Replica {
     pub fn fence(&mut self, reason: impl Into<String>) {
         let reason = reason.into();
         tracing::error!(replica = %self.id, %reason, "replica fenced");
-        self.leave(Fenced(reason));
+        self.leave(State::Fenced(Fenced(reason)));
     }
 
     /// Takes this replica out of service: the node stops, or the partition is deleted.
     pub fn retire(&mut self) {
-        self.leave(Fenced("retired".to_owned()));
+        self.leave(State::Retired);
     }
 
-    fn leave(&mut self, why: Fenced) {
-        self.state = State::Fenced(why);
+    fn leave(&mut self, state: State) {
+        self.abandon_snapshot();
+        self.state = state;
         self.outstanding.clear();
         self.parked.clear();
         self.held.clear();
-        self.received = None;
     }
 
     /// Ends the replica and gives its log back.
@@ -234,7 +237,7 @@ impl Replica {
         match self.state {
             State::Active(group) => Some(group.into_log()),
             State::Restarting { log, .. } => Some(*log),
-            State::Fenced(_) | State::Taken => None,
+            State::Fenced(_) | State::Retired | State::Taken => None,
         }
     }
 
@@ -318,7 +321,7 @@ impl Replica {
         let items = match &mut self.state {
             State::Active(group) => group.log_mut().take_flush_items(),
             State::Restarting { log, .. } => log.take_flush_items(),
-            State::Fenced(_) | State::Taken => Vec::new(),
+            State::Fenced(_) | State::Retired | State::Taken => Vec::new(),
         };
         self.push(items)
     }
@@ -328,12 +331,12 @@ impl Replica {
         let result = match &mut self.state {
             State::Active(group) => Some(change(group.log_mut())),
             State::Restarting { log, .. } => Some(change(log)),
-            State::Fenced(_) | State::Taken => None,
+            State::Fenced(_) | State::Retired | State::Taken => None,
         };
         let items = match &mut self.state {
             State::Active(group) => group.log_mut().take_flush_items(),
             State::Restarting { log, .. } => log.take_flush_items(),
-            State::Fenced(_) | State::Taken => Vec::new(),
+            State::Fenced(_) | State::Retired | State::Taken => Vec::new(),
         };
         if !items.is_empty() {
             self.queue.push(items);
@@ -360,7 +363,13 @@ impl Replica {
     fn run(&mut self, output: &mut Output) {
         loop {
             self.lead_if_alone(output);
-            let Some(step) = self.active().next_step() else { break };
+            let Some(step) = self.active().next_step() else {
+                // The entry that this bears is a step of its own.
+                if self.active().leave_stale_joint() {
+                    continue;
+                }
+                break;
+            };
             let (number, vote_changed, must_sync) =
                 (step.number, step.vote_changed, step.must_sync);
             if let Err(error) = self.execute(step, output) {
@@ -386,10 +395,7 @@ impl Replica {
                 self.queue.push(items);
             }
         }
-        let leads = self.role() == Role::Leader;
-        if leads {
-            self.active().leave_stale_joint();
-        } else {
+        if self.role() != Role::Leader {
             let Self { state: State::Active(group), sent, .. } = self else { return };
             sent.end_all(group.log_mut());
         }

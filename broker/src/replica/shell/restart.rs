@@ -1,9 +1,11 @@
 //! Beginning again after a failed write: as a follower, from what the log holds, once that is
 //! durable. Raft counts what a new group finds in its log as persisted.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use vltava_storage::log::AppendError;
 
-use super::{Output, Replica, State};
+use super::{Output, Replica, State, panic_text};
 use crate::replica::group::PartitionGroup;
 
 impl Replica {
@@ -12,7 +14,7 @@ impl Replica {
         self.outstanding.clear();
         self.parked.clear();
         self.held.clear();
-        self.received = None;
+        self.abandon_snapshot();
         self.unburn_ticket = None;
         let State::Active(group) = std::mem::replace(&mut self.state, State::Taken) else {
             unreachable!("only an active group executes steps");
@@ -45,8 +47,14 @@ impl Replica {
             return;
         }
         log.unburnt_durable();
-        let group = PartitionGroup::new(*log, self.durability, self.config);
-        self.state = State::Active(Box::new(group));
-        self.poll(output);
+        let (durability, config) = (self.durability, self.config);
+        let begun = AssertUnwindSafe(|| PartitionGroup::new(*log, durability, config));
+        match catch_unwind(begun) {
+            Ok(group) => {
+                self.state = State::Active(Box::new(group));
+                self.poll(output);
+            }
+            Err(panic) => self.fence(format!("panic in a new group: {}", panic_text(&*panic))),
+        }
     }
 }
