@@ -3,7 +3,10 @@
 //! Every key is listed with the value in force, where it comes from and, when asked for, all places
 //! that give it one and what it means. The walk over those places is [`Layers`], the same that the
 //! broker itself uses. A broker without a name stands for what is set for all brokers at run time.
-//! Other kinds of resources are `INVALID_REQUEST`.
+//! Other kinds of resources are `INVALID_REQUEST`. A resource that is asked for twice is described
+//! once.
+
+use std::collections::HashSet;
 
 use vltava_protocol::ErrorCode;
 use vltava_protocol::api::{Api, ApiKey};
@@ -51,8 +54,23 @@ pub async fn handle(
             }
         }
     };
-    let results = request.resources.iter().map(answer).collect();
+    let results = once_each(&request.resources).map(answer).collect();
     DescribeConfigsResponse::default().with_results(results)
+}
+
+/// Each resource at the place where it is first named. A name costs a request a few bytes and its
+/// answer a table: repeated, it would make the response as large as one likes.
+fn once_each(
+    resources: &[DescribeConfigsResource],
+) -> impl Iterator<Item = &DescribeConfigsResource> + use<'_> {
+    let mut seen = HashSet::new();
+    resources.iter().filter(move |resource| {
+        // A broker's number can be written in many ways.
+        let number = resource.resource_name.parse().ok();
+        let broker = number.filter(|_: &i32| resource.resource_type == BROKER);
+        let name = if broker.is_none() { &*resource.resource_name } else { "" };
+        seen.insert((resource.resource_type, broker, name))
+    })
 }
 
 /// One key as it is described.
@@ -278,6 +296,23 @@ mod tests {
             let refused = entries(&image(), &config, &resource(kind, name)).unwrap_err();
             assert_eq!(refused.0, expected, "{kind} {name}");
         }
+    }
+
+    #[test]
+    fn a_resource_named_again_is_described_once() {
+        let asked = [
+            resource(TOPIC, "t"),
+            resource(BROKER, "1"),
+            resource(TOPIC, "1"),
+            resource(BROKER, "+01"),
+            resource(TOPIC, "01"),
+            resource(BROKER, ""),
+            resource(TOPIC, "t"),
+            resource(BROKER, ""),
+        ];
+        let told: Vec<(i8, &str)> =
+            once_each(&asked).map(|told| (told.resource_type, &*told.resource_name)).collect();
+        assert_eq!(told, [(TOPIC, "t"), (BROKER, "1"), (TOPIC, "1"), (TOPIC, "01"), (BROKER, "")]);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! No topics named means all (an empty list in version 0, null from 1 on). A topic that does not
 //! exist is created when broker and client allow it, and described at once: Kafka answers
 //! `UNKNOWN_TOPIC_OR_PARTITION` first and lets the client ask again. Topics are asked for by id
-//! from version 12 on; 10 and 11 have the field, and refuse it as Kafka does. A partition whose
+//! from version 12 on; 10 and 11 have the field, and refuse it as Kafka does. One that is asked for
+//! twice is described once. A partition whose
 //! leader is not known here carries `LEADER_NOT_AVAILABLE`.
 //!
 //! Authorized operations are given when asked for: without an authorizer, all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use tracing::warn;
 use vltava_protocol::ErrorCode;
@@ -102,12 +103,11 @@ fn describe(
     };
     let asked = |topic: &MetadataRequestTopic| describe_asked(image, topic, version, &found);
     let topics = match (&request.topics, refusal(request, version)) {
-        (Some(topics), Some(code)) => topics
-            .iter()
+        (Some(topics), Some(code)) => once_each(topics)
             .map(|topic| absent(topic.name.clone(), TopicId::ZERO, code, version))
             .collect(),
         (Some(topics), None) if version > 0 || !topics.is_empty() => {
-            topics.iter().map(asked).collect()
+            once_each(topics).map(asked).collect()
         }
         _ => image.topics().map(|topic| found(topic)).collect(),
     };
@@ -118,6 +118,19 @@ fn describe(
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
     }
     response
+}
+
+/// Each topic at the place where it is first named. A name costs a request a few bytes and its
+/// answer a line for each partition: repeated, it would make the response as large as one likes.
+fn once_each(
+    topics: &[MetadataRequestTopic],
+) -> impl Iterator<Item = &MetadataRequestTopic> + use<'_> {
+    let mut seen = HashSet::new();
+    topics.iter().filter(move |topic| {
+        // A name wins over an id that stands beside it.
+        let id = if topic.name.is_none() { topic.topic_id } else { TopicId::ZERO.0 };
+        seen.insert((&topic.name, id))
+    })
 }
 
 fn describe_asked(
@@ -311,6 +324,17 @@ mod tests {
         let nobody = id(9).to_string();
         check(Some(vec![by_id(9)]), 12..=13, &[(&nobody, ErrorCode::UnknownTopicId)]);
         check(Some(vec![by_id(1)]), 10..=11, &[("", ErrorCode::InvalidRequest)]);
+    }
+
+    #[test]
+    fn a_topic_named_again_is_described_once() {
+        let mut asked = vec![by_name("a"); 1000];
+        asked.extend([by_name("none"), by_name("a"), by_name("none")]);
+        let unknown = ErrorCode::UnknownTopicOrPartition;
+        check(Some(asked), 0..=13, &[("a", ErrorCode::None), ("none", unknown)]);
+        let nobody = id(9).to_string();
+        let ids = vec![by_id(9), by_id(1), by_id(9), by_id(1)];
+        check(Some(ids), 12..=13, &[(&nobody, ErrorCode::UnknownTopicId), ("a", ErrorCode::None)]);
     }
 
     #[test]
