@@ -80,16 +80,17 @@ impl Entries {
         Ok(())
     }
 
-    /// Removes what is gone. What cannot be removed now is tried again.
+    /// Removes what is gone. What cannot be removed now is tried again, and keeps nothing else.
     pub(super) fn remove(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        while let Some((_, removal)) = self.removals.first() {
-            match removal {
-                Removal::File(path) => ignore_missing(disk.remove(path))?,
-                Removal::Dir(path) => disk.remove_dir(path)?,
-            }
-            self.removals.remove(0);
-        }
-        Ok(())
+        let mut failure = None;
+        self.removals.retain(|(_, removal)| {
+            let removed = match removal {
+                Removal::File(path) => ignore_missing(disk.remove(path)),
+                Removal::Dir(path) => disk.remove_dir(path),
+            };
+            removed.map_err(|error| failure.get_or_insert(error).kind()).is_err()
+        });
+        failure.map_or(Ok(()), Err)
     }
 
     /// Whether something that the file `sequence` or an older one says is gone is still there.

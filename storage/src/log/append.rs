@@ -356,9 +356,9 @@ impl PartitionLog {
             !header.is_internal()
                 && header.max_timestamp.0.saturating_sub(since.0) > self.config.segment_ms
         });
-        end <= self.config.segment_bytes.min(SEGMENT_BYTES_MAX)
-            && relative <= i64::from(i32::MAX)
-            && !old
+        // A segment that was begun under a smaller `segment.bytes` keeps its size.
+        let limit = self.config.segment_bytes.min(self.last_segment().capacity());
+        end <= limit.min(SEGMENT_BYTES_MAX) && relative <= i64::from(i32::MAX) && !old
     }
 
     /// Starts a new segment if the last one has no room for a batch, or is too old for it.
