@@ -170,7 +170,10 @@ fn entries(
             return Err((ErrorCode::InvalidRequest, unsupported));
         }
     };
-    if let Some(names) = &resource.configuration_keys {
+    // No names mean all, by null and by an empty list alike (`ConfigHelper.describeConfigs`).
+    if let Some(names) = &resource.configuration_keys
+        && !names.is_empty()
+    {
         entries.retain(|entry| names.iter().any(|name| **name == *entry.key.name));
     }
     Ok(entries)
@@ -323,6 +326,9 @@ mod tests {
         ]));
         let few = entries(&image(), &config(&[]), &asked).unwrap();
         assert_eq!(few.len(), 1);
+        let no_names = resource(TOPIC, "t").with_configuration_keys(Some(Vec::new()));
+        let all = entries(&image(), &config(&[]), &resource(TOPIC, "t")).unwrap();
+        assert_eq!(entries(&image(), &config(&[]), &no_names).unwrap(), all);
         for version in 1..=4 {
             for full in [false, true] {
                 let request = DescribeConfigsRequest::default()
