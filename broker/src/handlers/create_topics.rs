@@ -5,6 +5,7 @@
 //! the answer holds the configuration in force, from 7 on the topic's id. A request's timeout ends
 //! the wait, not the creation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use vltava_protocol::ErrorCode;
@@ -28,7 +29,8 @@ pub const API: Api = Api::new(ApiKey::CreateTopics, 2..=7);
 pub async fn handle(cx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let node = &cx.node;
     let topics: Vec<NewTopic> = request.topics.iter().map(new_topic).collect();
-    let creation = node.controller.create_topics(topics, request.validate_only);
+    let controller = Arc::clone(&node.controller);
+    let creation = async move { controller.create_topics(topics, request.validate_only).await };
     let late = || vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); request.topics.len()];
     let results = within(request.timeout_ms, creation).await.unwrap_or_else(late);
     let image = node.controller.image();
@@ -44,13 +46,25 @@ pub async fn handle(cx: &RequestContext, request: CreateTopicsRequest) -> Create
     CreateTopicsResponse::default().with_topics(answers)
 }
 
-/// Waits as long as the client does; one that gives no time waits for as long as it takes.
-pub(super) async fn within<F: Future>(timeout_ms: i32, work: F) -> Option<F::Output> {
-    match u64::try_from(timeout_ms) {
+/// Waits for a change as long as the client does; one that gives no time waits for as long as it
+/// takes. The change is a task of its own, which runs to its end though nobody waits for it: what
+/// it has appended would otherwise be applied only by the next change. Its panic goes on here.
+pub(super) async fn within<T: Send + 'static>(
+    timeout_ms: i32,
+    change: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let change = tokio::spawn(change);
+    let ended = match u64::try_from(timeout_ms) {
         Ok(millis) if millis > 0 => {
-            tokio::time::timeout(Duration::from_millis(millis), work).await.ok()
+            tokio::time::timeout(Duration::from_millis(millis), change).await.ok()?
         }
-        _ => Some(work.await),
+        _ => change.await,
+    };
+    match ended {
+        Ok(result) => Some(result),
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        // The runtime ends, and takes the caller with it.
+        Err(_) => None,
     }
 }
 
@@ -162,5 +176,16 @@ mod tests {
             let work = tokio::time::sleep(Duration::from_secs(1));
             assert_eq!(within(millis, work).await, Some(()));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_ends_though_nobody_waits_for_it() {
+        let (ended, told) = tokio::sync::oneshot::channel();
+        let change = async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            ended.send(()).unwrap();
+        };
+        assert_eq!(within(5, change).await, None);
+        assert_eq!(told.await, Ok(()));
     }
 }

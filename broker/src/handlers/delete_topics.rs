@@ -3,6 +3,8 @@
 //! Each topic is decided for itself; the answer comes when the records are committed and the local
 //! replicas are gone. A request's timeout ends the wait, not the deletion.
 
+use std::sync::Arc;
+
 use vltava_protocol::ErrorCode;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::ids::TopicId;
@@ -21,7 +23,8 @@ pub async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> Delete
     let asked = asked(&request);
     let named: Vec<TopicRef> = asked.iter().filter_map(|topic| topic.clone().ok()).collect();
     let count = named.len();
-    let deletion = cx.node.controller.delete_topics(named);
+    let controller = Arc::clone(&cx.node.controller);
+    let deletion = async move { controller.delete_topics(named).await };
     let late = || vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); count];
     let mut results = within(request.timeout_ms, deletion).await.unwrap_or_else(late).into_iter();
     let answers = asked.into_iter().map(|topic| {

@@ -1,14 +1,19 @@
 //! Who gets in, and what a client that speaks wrongly gets: the first packets, and their refusals.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use vltava_protocol::messages::create_topics_request::CreatableTopic;
+use vltava_protocol::messages::metadata_request::MetadataRequestTopic;
 use vltava_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, StrBytes,
-    TransactionalId,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse,
+    MetadataRequest, MetadataResponse, StrBytes, TransactionalId,
 };
 
 use crate::node::TestNode;
+use crate::wire::name;
 
 #[tokio::test]
 async fn api_versions_lists_what_is_served() {
@@ -85,6 +90,36 @@ async fn what_is_not_served_or_not_readable_closes_the_connection() {
     let response: ApiVersionsResponse =
         wire.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default()).await;
     assert_eq!(response.error_code, 0, "others are served all the while");
+}
+
+#[tokio::test]
+async fn a_creation_that_outlasts_its_timeout_is_carried_out() {
+    let node = TestNode::start().await;
+    let mut wire = node.connect().await;
+    // Whether the millisecond is enough or not, the topic comes, and nobody has to ask for a change
+    // after it.
+    for at in 0..5 {
+        let topic = format!("t{at}");
+        let creation = CreatableTopic::default()
+            .with_name(name(&topic))
+            .with_num_partitions(20)
+            .with_replication_factor(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![creation]).with_timeout_ms(1);
+        let response: CreateTopicsResponse = wire.call(ApiKey::CreateTopics, 7, &request).await;
+        assert!([0, 7].contains(&response.topics[0].error_code), "{response:?}");
+        let asked = MetadataRequestTopic::default().with_name(Some(name(&topic)));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        let request = request.with_allow_auto_topic_creation(false);
+        let exists = async {
+            loop {
+                let response: MetadataResponse = wire.call(ApiKey::Metadata, 9, &request).await;
+                if response.topics[0].error_code == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), exists).await.unwrap();
+    }
 }
 
 #[tokio::test]
