@@ -115,11 +115,24 @@ pub fn validate(
     rules: &ValidationRules,
     scratch: &mut Scratch,
 ) -> Result<Validated, Rejected> {
+    let judged = judge(records, now, rules, scratch);
+    // Now, not before the next batch: this thread may not see one for long.
+    scratch.clear();
+    judged
+}
+
+fn judge(
+    records: &Bytes,
+    now: Timestamp,
+    rules: &ValidationRules,
+    scratch: &mut Scratch,
+) -> Result<Validated, Rejected> {
+    // Cleared behind every batch, but for one whose judgment panicked.
+    scratch.inflated.clear();
     let (header, batch) = single_batch(records)?;
     let codec = check_codec(&header, rules)?;
     check_envelope(&header, &batch, rules)?;
     check_header(&header)?;
-    scratch.clear();
     let payload = if codec == Codec::None {
         &batch[BATCH_HEADER_BYTES..]
     } else {

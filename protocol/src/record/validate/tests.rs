@@ -270,3 +270,18 @@ fn a_clients_internal_batch_is_refused() {
     assert_eq!(BatchHeader::parse(&batch).unwrap().magic, MAGIC);
     check(&batch, &rules(), ErrorCode::InvalidRecord, "spans no offsets");
 }
+
+#[test]
+fn memory_for_a_large_payload_is_given_back_at_once() {
+    let value = vec![0; 2 * SCRATCH_BYTES_KEPT_MAX];
+    let mut builder = BatchBuilder::new(Codec::Zstd, None);
+    builder.append(NOW, None, Some(&value), &[]);
+    let large = builder.build(&BatchFields::default()).unwrap();
+    let too_large = ValidationRules { inflated_bytes_max: value.len() - 1, ..rules() };
+    for (rules, is_let_in) in [(rules(), true), (too_large, false)] {
+        let mut scratch = Scratch::default();
+        assert_eq!(validate(&large, NOW, &rules, &mut scratch).is_ok(), is_let_in);
+        assert!(scratch.inflated.is_empty());
+        assert!(scratch.inflated.capacity() <= SCRATCH_BYTES_KEPT_MAX);
+    }
+}
