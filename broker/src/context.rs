@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub fetch_sessions: FetchSessions,
     /// The producer ids not yet given out of the current block.
     pub producer_ids: ProducerIds,
+    /// A permit for each core: held while the blocking pool inflates what a client has sent.
+    pub cores: Arc<Semaphore>,
 }
 
 /// One request on its way through a handler.

@@ -29,7 +29,7 @@ use vltava_protocol::record::BatchHeader;
 use vltava_storage::log::ReadError;
 use vltava_storage::read_view::ReadView;
 
-use super::{blocking, leader};
+use super::{blocking, computing, leader};
 use crate::context::RequestContext;
 use crate::partition::{Leadership, Partition, Waiter};
 
@@ -97,7 +97,7 @@ pub async fn handle(cx: &RequestContext, request: ListOffsetsRequest) -> ListOff
     let searches = questions
         .into_iter()
         .map(|question| question.and_then(|question| question.prepare(read_committed)));
-    let answers = run(searches.collect()).await;
+    let answers = run(cx, searches.collect()).await;
     let mut answers = answers.into_iter();
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
@@ -191,18 +191,33 @@ impl Question {
 }
 
 /// Answers at once where no disk is needed, else all together on the blocking pool.
-async fn run(searches: Vec<Result<Search, ErrorCode>>) -> Vec<Result<Found, ErrorCode>> {
+async fn run(
+    cx: &RequestContext,
+    searches: Vec<Result<Search, ErrorCode>>,
+) -> Vec<Result<Found, ErrorCode>> {
     let needs_disk = searches.iter().flatten().any(Search::needs_disk);
+    let inflates = searches.iter().flatten().any(Search::inflates);
     let answer_all = move || {
         let answer = |search: Result<Search, ErrorCode>| search.and_then(|search| search.answer());
         searches.into_iter().map(answer).collect()
     };
-    if needs_disk { blocking(answer_all).await } else { answer_all() }
+    if inflates {
+        computing(&cx.shared, answer_all).await
+    } else if needs_disk {
+        blocking(answer_all).await
+    } else {
+        answer_all()
+    }
 }
 
 impl Search {
     fn needs_disk(&self) -> bool {
         !matches!(self.wanted, Wanted::Latest | Wanted::Tiered)
+    }
+
+    /// Whether a batch may have to be inflated for it.
+    fn inflates(&self) -> bool {
+        matches!(self.wanted, Wanted::MaxTimestamp | Wanted::At(_))
     }
 
     fn answer(&self) -> Result<Found, ErrorCode> {

@@ -10,11 +10,14 @@
 #![allow(clippy::unused_async, clippy::needless_pass_by_value)]
 
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::frame::{HeadError, RequestHead, parse_head};
@@ -132,6 +135,7 @@ pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
             seed,
         ),
         producer_ids: ProducerIds::default(),
+        cores: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
     });
     let idle = u64::try_from(settings.connections_max_idle_ms).ok();
     let at_most = |most: i32| usize::try_from(most).unwrap_or(0);
@@ -226,6 +230,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Ok(done) => done,
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     }
+}
+
+/// Like [`blocking`], for work that keeps a core busy for as long as a client's bytes want it: no
+/// more of it at once than there are cores, whatever the number of clients.
+async fn computing<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let permit = Arc::clone(&shared.cores).acquire_owned().await.expect("it is never closed");
+    blocking(move || {
+        let done = work();
+        // Held by the work, not by who waits for it: a caller that goes away does not end it.
+        drop(permit);
+        done
+    })
+    .await
 }
 
 fn done(reply: Reply) -> Boxed<Stage> {

@@ -6,8 +6,8 @@
 //! then, acks=all only:           wait for all commits, or the timeout                 response
 //! ```
 //!
-//! One batch a partition. Validation walks every record outside any lock, a large compressed batch
-//! on the blocking pool. With acks 0 there is no response; an error closes the connection, the
+//! One batch a partition. Validation walks every record outside any lock; a compressed batch that is
+//! large, or turns out to be, on the blocking pool, with no more at once than there are cores. With acks 0 there is no response; an error closes the connection, the
 //! only way to tell. Topics are named by id from version 13. Newer clients learn from a
 //! `NOT_LEADER_OR_FOLLOWER` who leads (version 10, KIP-951). Transactional batches are
 //! `INVALID_TXN_STATE`, since no transaction can be open.
@@ -28,7 +28,7 @@ use vltava_protocol::messages::produce_request::{PartitionProduceData, TopicProd
 use vltava_protocol::record::validate::{Rejected, Scratch, Validated, ValidationRules, validate};
 use vltava_protocol::record::{BatchHeader, Codec};
 
-use super::{blocking, leader, unshared};
+use super::{computing, leader, unshared};
 use crate::connection::{CloseCause, Reply, Stage};
 use crate::context::RequestContext;
 use crate::controller::state::is_internal_topic;
@@ -42,6 +42,12 @@ pub const API: Api = Api::new(ApiKey::Produce, 3..=13).advertised_from(0);
 /// Compressed batches above this are validated on the blocking pool: a worker is not to be held
 /// for the time of inflating them, and a hop costs tens of microseconds.
 const INLINE_BYTES_MAX: usize = 64 << 10;
+/// So are those that inflate to more than this, which their length does not tell: a small one may
+/// hold a hundred megabytes of zeros. About a millisecond of the slowest codec.
+const INLINE_INFLATED_BYTES_MAX: usize = 512 << 10;
+/// The highest level of zstd, its default, that compresses a small batch in well under a
+/// millisecond.
+const INLINE_ZSTD_LEVEL_MAX: i32 = 3;
 /// The client id that may write to internal topics (`AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 /// First version that names topics by id.
@@ -168,11 +174,7 @@ async fn append(
     }
     let rules = partition.config().validation_rules(cx.api_version);
     let now = cx.node.clock.now();
-    let validated = if belongs_on_the_blocking_pool(&records, &rules) {
-        blocking(move || checked(&records, now, &rules)).await?
-    } else {
-        checked(&records, now, &rules)?
-    };
+    let validated = validated(cx, records, now, rules).await?;
     if validated.header.attributes.is_transactional() {
         return Err(ErrorCode::InvalidTxnState.into());
     }
@@ -187,12 +189,51 @@ async fn append(
     Ok(appended)
 }
 
-fn belongs_on_the_blocking_pool(records: &Bytes, rules: &ValidationRules) -> bool {
-    let is_compressed = || {
-        BatchHeader::parse(records)
-            .is_ok_and(|header| header.attributes.codec() != Some(Codec::None))
-    };
-    records.len() > INLINE_BYTES_MAX && (rules.compression.is_some() || is_compressed())
+/// Validates on this worker what takes little time, all else on the blocking pool.
+async fn validated(
+    cx: &RequestContext,
+    records: Bytes,
+    now: Timestamp,
+    rules: ValidationRules,
+) -> Result<Validated, Rejected> {
+    if !is_slow(&records, &rules)
+        && let Some(judged) = checked_inline(&records, now, &rules)
+    {
+        return judged;
+    }
+    computing(&cx.shared, move || checked(&records, now, &rules)).await
+}
+
+/// Whether the length of a batch, or what the topic makes of it, alone tells that it takes long.
+fn is_slow(records: &Bytes, rules: &ValidationRules) -> bool {
+    // What has no readable header is refused at once.
+    let Ok(header) = BatchHeader::parse(records) else { return false };
+    let codec = header.attributes.codec();
+    match rules.compression {
+        Some((target, level)) if codec != Some(target) => {
+            let is_slow_target = match target {
+                Codec::Gzip => true,
+                Codec::Zstd => level.is_some_and(|level| level > INLINE_ZSTD_LEVEL_MAX),
+                Codec::None | Codec::Snappy | Codec::Lz4 => false,
+            };
+            is_slow_target || records.len() > INLINE_BYTES_MAX
+        }
+        _ => codec != Some(Codec::None) && records.len() > INLINE_BYTES_MAX,
+    }
+}
+
+/// The judgment, unless the batch inflates to more than this worker may be held for.
+fn checked_inline(
+    records: &Bytes,
+    now: Timestamp,
+    rules: &ValidationRules,
+) -> Option<Result<Validated, Rejected>> {
+    let limit = rules.inflated_bytes_max.min(INLINE_INFLATED_BYTES_MAX);
+    let judged = checked(records, now, &ValidationRules { inflated_bytes_max: limit, ..*rules });
+    // One too long for its topic has the same code; to find that out again takes no time.
+    let may_be_the_limit = limit < rules.inflated_bytes_max
+        && matches!(&judged, Err(rejected) if rejected.code == ErrorCode::MessageTooLarge);
+    (!may_be_the_limit).then_some(judged)
 }
 
 fn checked(
@@ -217,3 +258,6 @@ async fn settle(entry: &mut Entry, deadline: Instant) {
     };
     entry.outcome = Err(code.into());
 }
+
+#[cfg(test)]
+mod tests;
