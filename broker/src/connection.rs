@@ -419,9 +419,11 @@ where
     }
 
     /// Ready when no byte has moved for too long and no request is under way; unread responses do
-    /// not keep a connection.
+    /// not keep a connection, nor do waiting requests of a client that will send nothing more: it
+    /// may be dead, and a long poll would hold its place for as long as it asked.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let busy = self.starting.is_some() || !self.waiting.is_empty();
+        let awaited = self.ending.is_none() && !self.waiting.is_empty();
+        let busy = self.starting.is_some() || awaited;
         let Some(idle) = &mut self.idle else {
             return Poll::Pending;
         };

@@ -359,3 +359,18 @@ async fn an_idle_connection_ends_and_a_waiting_one_does_not() {
     assert!(matches!(fixture.ended().await, Ended::Idle));
     assert!(Instant::now() - answered >= Duration::from_secs(10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_does_not_keep_a_connection_whose_client_has_ended() {
+    let idle_max = Some(Duration::from_secs(10));
+    let config = ConnectionConfig { request_bytes_max: 1000, idle_max };
+    let mut fixture = fixture_with(1 << 16, config);
+    let _never_opened = fixture.script.gate(1);
+    let began = Instant::now();
+    fixture.send(&[(b'p', 1)]).await;
+    fixture.script.begun(&[1]).await;
+    fixture.client.shutdown().await.unwrap();
+    assert!(matches!(fixture.ended().await, Ended::Idle));
+    let lasted = Instant::now() - began;
+    assert!(lasted >= Duration::from_secs(10) && lasted <= Duration::from_secs(21), "{lasted:?}");
+}
