@@ -142,7 +142,8 @@ impl Fetch {
         let pairs = self.context.partitions().iter().zip(&self.targets).zip(reads);
         pairs
             .map(|((fetch, target), read)| match target {
-                Ok(partition) if read.bytes > 0 => {
+                // Also where the budget gave nothing: the client gets it with the next request.
+                Ok(partition) if !read.is_told() => {
                     read::available(partition, fetch, self.isolation)
                 }
                 _ => 0,

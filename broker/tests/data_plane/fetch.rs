@@ -146,6 +146,26 @@ async fn the_first_partition_with_records_gives_one_batch_at_least() {
 }
 
 #[tokio::test]
+async fn what_does_not_fit_the_response_counts_toward_min_bytes() {
+    let node = TestNode::start().await;
+    node.create("t", 2, &[]).await;
+    let mut wire = node.connect().await;
+    let records = batch(&["0123456789"]);
+    for partition in [0, 1] {
+        let request = crate::produce::request("t", partition, records.clone());
+        assert_eq!(crate::produce::produce(&mut wire, 9, &request).await.error_code, 0);
+    }
+    let one = records.len();
+    let most = i32::try_from(one).unwrap() * 2 - 1;
+    let request = request(&[("t", 0, 0), ("t", 1, 0)])
+        .with_max_bytes(most)
+        .with_min_bytes(most)
+        .with_max_wait_ms(600_000);
+    let answered = tokio::time::timeout(Duration::from_mins(1), fetch(&mut wire, 11, &request));
+    assert_eq!(sizes(&answered.await.unwrap()), [one, 0]);
+}
+
+#[tokio::test]
 async fn the_brokers_own_limit_counts_as_well() {
     let node = TestNode::with(&["fetch.max.bytes=1024"]).await;
     node.create("t", 1, &[]).await;
