@@ -256,8 +256,10 @@ config_table! {
     producer_id_expiration_ms: i32 =
         key("producer.id.expiration.ms", "86400000").at_least(1).cluster_wide();
     /// The most bytes of requests that are waiting to be handled; -1 is no limit.
+    /// Accepted for compatibility; has no effect yet.
     queued_max_request_bytes: i64 = key("queued.max.request.bytes", "-1");
     /// Connections that wait to be accepted.
+    /// Accepted for compatibility; has no effect yet.
     socket_listen_backlog_size: i32 = key("socket.listen.backlog.size", "50").at_least(1);
     /// The most bytes of a request.
     socket_request_max_bytes: i32 = key("socket.request.max.bytes", "104857600").at_least(1);

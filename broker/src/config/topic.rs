@@ -72,6 +72,7 @@ config_table! {
         .bound(Bound::OneOf(&["fsync", "page-cache"]))
         .synonyms(&[same("log.durability")]);
     /// How long the file of a deleted segment stays.
+    /// Accepted for compatibility; has no effect yet.
     file_delete_delay_ms: i64 = key("file.delete.delay.ms", "60000")
         .at_least(0)
         .synonyms(&[same("log.segment.delete.delay.ms")]);
@@ -151,10 +152,12 @@ config_table! {
         .at_least(1 << 20)
         .synonyms(&[same("log.segment.bytes")]);
     /// The most bytes of the index of one segment.
+    /// Accepted for compatibility; has no effect yet.
     segment_index_bytes: i32 = key("segment.index.bytes", "10485760")
         .at_least(4)
         .synonyms(&[same("log.index.size.max.bytes")]);
     /// The most that is taken off segment.ms at random.
+    /// Accepted for compatibility; has no effect yet.
     segment_jitter_ms: i64 = key("segment.jitter.ms", "0").at_least(0).synonyms(JITTER);
     /// The age of its first record at which a segment is closed.
     segment_ms: i64 = key("segment.ms", "604800000").at_least(1).synonyms(ROLL);
