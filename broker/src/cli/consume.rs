@@ -13,8 +13,8 @@ use vltava_protocol::ids::{Offset, PartitionIndex};
 use super::{ClientArgs, CommandError, output};
 use crate::client::{Client, ClusterTopic, ConsumedRecord, StartOffset};
 
-/// The longest wait of one Fetch.
-const FETCH_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait of one Fetch, and half the time its answer may take at most.
+const FETCH_WAIT_MAX: Duration = Duration::from_millis(500);
 /// `ListOffsets` of the first record there is.
 const EARLIEST: i64 = -2;
 /// `ListOffsets` of the end.
@@ -158,8 +158,8 @@ async fn consume(args: ConsumeArgs) -> Result<(), CommandError> {
     let mut left = args.max_messages.unwrap_or(u64::MAX);
     let mut heard = Instant::now();
     while left > 0 {
-        let wait = quiet_max
-            .map_or(FETCH_WAIT, |quiet| quiet.saturating_sub(heard.elapsed()).min(FETCH_WAIT));
+        let quiet_left = quiet_max.map(|quiet| quiet.saturating_sub(heard.elapsed()));
+        let wait = fetch_wait(client.timeout(), quiet_left);
         let mut consumed = client.fetch(&topic, &mut positions, wait).await?;
         if consumed.moved {
             topic = client.topic(&args.topic, false).await?;
@@ -174,6 +174,13 @@ async fn consume(args: ConsumeArgs) -> Result<(), CommandError> {
         }
     }
     Ok(())
+}
+
+/// How long a Fetch may wait: less than its answer may take, lest a quiet topic look like a dead
+/// broker, and no longer than the command itself waits for a record.
+fn fetch_wait(request_timeout: Duration, quiet_left: Option<Duration>) -> Duration {
+    let most = FETCH_WAIT_MAX.min(request_timeout / 2);
+    quiet_left.map_or(most, |quiet| quiet.min(most))
 }
 
 /// Where each partition begins.
@@ -286,6 +293,20 @@ mod tests {
         check("%", Err("% at the end"));
         check("\\q", Err("unknown \\q"));
         assert_eq!("json".parse(), Ok(Format::Json));
+    }
+
+    #[test]
+    fn a_fetch_waits_less_than_its_answer_may_take() {
+        for (timeout, quiet, expected) in [
+            (30_000, None, 500),
+            (30_000, Some(200), 200),
+            (30_000, Some(5_000), 500),
+            (500, None, 250),
+            (100, Some(70), 50),
+        ] {
+            let wait = fetch_wait(Duration::from_millis(timeout), quiet.map(Duration::from_millis));
+            assert_eq!(wait.as_millis(), expected, "{timeout} {quiet:?}");
+        }
     }
 
     #[test]

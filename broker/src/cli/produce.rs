@@ -19,9 +19,13 @@ use crate::clock::Clock;
 
 /// The most lines of one round.
 const ROUND_LINES_MAX: usize = 10_000;
-/// The most bytes of one round: all of it may go to one partition, whose batch must stay below the
-/// broker's limit of a megabyte, with room for what frames the records.
+/// The most bytes of one round, but for its last line: all of it may go to one partition, whose
+/// batch must stay below the broker's limit of a megabyte.
 const ROUND_BYTES_MAX: usize = 512 << 10;
+/// Bytes of a record beside key, value and headers: its length, deltas, and their lengths.
+const RECORD_FRAME_BYTES: usize = 20;
+/// Bytes of a header beside key and value: two lengths.
+const HEADER_FRAME_BYTES: usize = 10;
 /// How many rounds are read before they are sent.
 const ROUNDS_AHEAD_MAX: usize = 4;
 /// How often a batch is sent that a broker refuses because it does not lead the partition.
@@ -87,7 +91,7 @@ pub async fn run(args: ProduceArgs) -> Result<(), CommandError> {
     }
     let separator = args.key_separator.as_deref().map(str::as_bytes);
     let clock = Clock::system();
-    let mut rounds = read_rounds();
+    let mut rounds = read_rounds(framing_bytes(&args.headers));
     let (mut records, mut round) = (0, 0);
     while let Some(lines) = rounds.recv().await {
         let lines =
@@ -149,12 +153,12 @@ fn may_come(error: &ClientError) -> bool {
 /// Reads standard input on a thread of its own. A round is what one read of the pipe gave, so that
 /// a person's line does not wait for a second one. The channel is bounded, so that a file larger
 /// than memory is read as fast as it is sent.
-fn read_rounds() -> mpsc::Receiver<std::io::Result<Vec<Vec<u8>>>> {
+fn read_rounds(framing: usize) -> mpsc::Receiver<std::io::Result<Vec<Vec<u8>>>> {
     let (sender, receiver) = mpsc::channel(ROUNDS_AHEAD_MAX);
     std::thread::spawn(move || {
         let mut input = BufReader::with_capacity(ROUND_BYTES_MAX, std::io::stdin());
         loop {
-            let round = next_round(&mut input);
+            let round = next_round(&mut input, framing);
             let is_failed = round.is_err();
             let is_end = matches!(&round, Ok(lines) if lines.is_empty());
             if is_end || sender.blocking_send(round).is_err() || is_failed {
@@ -165,8 +169,15 @@ fn read_rounds() -> mpsc::Receiver<std::io::Result<Vec<Vec<u8>>>> {
     receiver
 }
 
-/// Waits for a line and takes all that have arrived with it; empty at the end of input.
-fn next_round<R: Read>(input: &mut BufReader<R>) -> std::io::Result<Vec<Vec<u8>>> {
+/// Bytes that each record has beside its line.
+fn framing_bytes(headers: &[(String, String)]) -> usize {
+    let header = |(key, value): &(String, String)| HEADER_FRAME_BYTES + key.len() + value.len();
+    RECORD_FRAME_BYTES + headers.iter().map(header).sum::<usize>()
+}
+
+/// Waits for a line and takes all that have arrived with it; empty at the end of input. Each counts
+/// `framing` bytes beside its own.
+fn next_round<R: Read>(input: &mut BufReader<R>, framing: usize) -> std::io::Result<Vec<Vec<u8>>> {
     let (mut round, mut bytes) = (Vec::new(), 0);
     while round.len() < ROUND_LINES_MAX && bytes < ROUND_BYTES_MAX {
         if !round.is_empty() && !input.buffer().contains(&b'\n') {
@@ -176,7 +187,7 @@ fn next_round<R: Read>(input: &mut BufReader<R>) -> std::io::Result<Vec<Vec<u8>>
         if input.read_until(b'\n', &mut line)? == 0 {
             break;
         }
-        bytes += line.len();
+        bytes += line.len() + framing;
         while line.last().is_some_and(|&byte| byte == b'\n' || byte == b'\r') {
             line.pop();
         }
@@ -256,11 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn headers_count_toward_a_round() {
+        let header = [("k".to_owned(), "x".repeat(ROUND_BYTES_MAX / 2))];
+        let mut input = BufReader::new(&b"a\nb\nc\n"[..]);
+        assert_eq!(next_round(&mut input, framing_bytes(&header)).unwrap().len(), 2);
+        assert_eq!(next_round(&mut input, framing_bytes(&header)).unwrap().len(), 1);
+    }
+
+    #[test]
     fn a_round_takes_what_has_arrived() {
         let mut input = BufReader::with_capacity(8, &b"a\r\nbb\n\ncc\ndddd"[..]);
         let mut rounds = Vec::new();
         loop {
-            let round = next_round(&mut input).unwrap();
+            let round = next_round(&mut input, framing_bytes(&[])).unwrap();
             if round.is_empty() {
                 break;
             }
