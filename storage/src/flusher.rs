@@ -27,7 +27,7 @@ use crate::disk::Disk;
 use crate::flush::FlushItem;
 use crate::ids::{FileId, Place, ReplicaId};
 use crate::node::NodeState;
-use crate::paths::{parse_segment_file_name, replica_dir};
+use crate::paths::{parse_replica_dir_name, parse_segment_file_name, replica_dir};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use crate::state::ReplicaState;
 use crate::wal::{Failure, Record, Recovered, RoundBuilder, Wal};
@@ -240,7 +240,13 @@ impl Flusher {
             stats.synced_in_place += 1;
         }
         for dir in &plan.side_dirs {
-            entries::sync_dir(&*self.disk, dir).map_err(Failure::Sync)?;
+            let name = dir.file_name().and_then(|name| name.to_str());
+            match name.and_then(parse_replica_dir_name) {
+                // With the name of the directory, else all in it may be lost.
+                Some(replica) => self.entries.link(&*self.disk, replica, true),
+                None => entries::sync_dir(&*self.disk, dir),
+            }
+            .map_err(Failure::Sync)?;
         }
         for (&id, dirty) in plan.dirty.iter().filter(|(_, dirty)| dirty.in_place) {
             let created = plan.created.iter().any(|(file, _)| file.id == id);

@@ -76,6 +76,8 @@ pub struct PartitionLog {
     tail: BatchStart,
     /// Written ahead, not yet part of the log.
     unpublished: VecDeque<Written>,
+    /// Segments before this one were synced in place when the log was opened.
+    first_written: SegmentId,
     /// No segment before this one has batches in memory only.
     unsynced_from: SegmentId,
     /// Segments that were left since, whose side files are still to be written.
@@ -159,8 +161,11 @@ impl PartitionLog {
         state.unsynced = config.durability == Durability::PageCache;
         assert!(state.log_start.first_index > LogIndex(0), "index 0 is before every log");
         let dir = replica_dir(replica);
-        disk.remove_dir(&dir)?;
+        // The directory itself stays if it is there: its name may be taken for durable.
         disk.create_dir(&dir)?;
+        for name in disk.list(&dir)? {
+            disk.remove(&dir.join(name))?;
+        }
         let start = state.log_start;
         let at = BatchStart {
             position: SEGMENT_HEADER_BYTES,
@@ -226,6 +231,7 @@ impl PartitionLog {
             unpublished: VecDeque::new(),
             left: Vec::new(),
             fresh_snapshots: Vec::new(),
+            first_written: place.segment,
             unsynced_from: place.segment,
             ring,
             epochs,
@@ -338,17 +344,19 @@ impl PartitionLog {
         if !self.state.unsynced {
             return Ok(());
         }
-        let from = self.unsynced_from;
+        self.sync_segments(self.unsynced_from)?;
+        self.unsynced_from = self.active.id.segment;
+        Ok(())
+    }
+
+    /// Has the flusher sync the segments from `from` on, in place.
+    fn sync_segments(&mut self, from: SegmentId) -> io::Result<()> {
         let segments = self.segments.iter().filter(|segment| segment.header.id.segment >= from);
         let files = segments.map(|segment| segment.file()).collect::<io::Result<Vec<_>>>()?;
         let items = files
             .into_iter()
             .map(|segment| FlushItem::Sync { file: segment.file.clone(), dir: self.dir.clone() });
         self.outbox.extend(items);
-        self.unsynced_from = self.active.id.segment;
-        let position = self.last_segment().index.read().end().position;
-        self.state.durable = Some(Place { segment: self.active.id.segment, position });
-        self.save_state();
         Ok(())
     }
 

@@ -32,7 +32,9 @@ use crate::log::{
     Durability, Ids, LogConfig, PartitionLog, Parts, ReadError, create_segment, internal_of,
     log_start_forgotten, producers_as_of,
 };
-use crate::paths::{index_file_name, parse_segment_file_name, replica_dir, segment_path};
+use crate::paths::{
+    index_file_name, parse_producers_file_name, parse_segment_file_name, replica_dir, segment_path,
+};
 use crate::scan::{Access, WalkError, Walker, read_at};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::segment_header::HeaderError;
@@ -132,6 +134,16 @@ impl Chain {
         self.active = Some(file);
     }
 
+    /// Takes out the segments but the last that begin at `end` or behind it: a newer one begins
+    /// where they do, so nothing of the log is in them.
+    fn remove_empty(&mut self, end: LogIndex) -> Vec<FileId> {
+        let Some(active) = self.segments.pop() else { return Vec::new() };
+        let whole = self.segments.partition_point(|segment| segment.header.base_index < end);
+        let gone = self.segments.drain(whole..).map(|segment| segment.header.id).collect();
+        self.segments.push(active);
+        gone
+    }
+
     /// Where the log ends.
     fn end(&self) -> Option<BatchStart> {
         self.segments.last().map(|segment| segment.index.read().end())
@@ -186,7 +198,7 @@ impl Recovery<'_> {
         if kept.is_empty() {
             return self.start_again(&directory, ids);
         }
-        let (mut log, torn, dropped) = self.scan_all(kept)?;
+        let (mut log, torn, mut dropped) = self.scan_all(kept)?;
         if log.segments.iter().any(|segment| self.durable(segment.header.id.segment) == 0) {
             // Its creation may be known to nobody but the directory.
             self.disk.sync_dir(&self.dir())?;
@@ -194,6 +206,7 @@ impl Recovery<'_> {
         if torn || !dropped.is_empty() {
             let end = log.end().expect("the first segment is kept");
             self.create(&mut log, ids.next_segment(), end)?;
+            dropped.extend(log.remove_empty(end.index));
         }
         let gone = superseded.into_iter().chain(dropped);
         self.outbox.extend(gone.map(|id| FlushItem::Delete { id, path: segment_path(id) }));
@@ -434,6 +447,23 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// Removes producer state as of batches that are lost. An epoch whose vote was lost with them
+    /// comes again, and then index and epoch would name another batch.
+    fn remove_producers_past(&self, last: LogIndex) -> Result<(), RecoverError> {
+        let dir = self.dir();
+        let mut is_changed = false;
+        for name in self.disk.list(&dir)? {
+            if parse_producers_file_name(&name).is_some_and(|index| index > last) {
+                self.disk.remove(&dir.join(&name))?;
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            self.disk.sync_dir(&dir)?;
+        }
+        Ok(())
+    }
+
     /// A row without segments: a new replica whose directory entries were lost before anything was
     /// acknowledged. Anything else is damage.
     fn start_again(
@@ -478,6 +508,7 @@ impl Recovery<'_> {
         if last < first_index.prev() {
             return Err(damaged(segments[0].header.id.segment, 0, "the log ends before it starts"));
         }
+        check_last_batch(&segments)?;
         let epochs = epochs_of(&segments, first_index);
         let committed = self.state.vote.commit.min(last).max(first_index.prev());
         if self.state.vote.commit > last {
@@ -489,6 +520,7 @@ impl Recovery<'_> {
             self.state.vote.commit = committed;
         }
         let dir = self.dir();
+        self.remove_producers_past(last)?;
         let producers = producers_as_of(&self.disk, &dir, &segments, &epochs, last)?;
         let (high_watermark, uncommitted) = ends_after(&segments, committed, end)?;
         let durable = Some(Place { segment: active.id.segment, position: end.position });
@@ -520,6 +552,37 @@ impl Recovery<'_> {
             outbox: self.outbox,
         });
         Ok((log, report))
+    }
+}
+
+/// Checks the last batch whole: a damaged header in the middle of a log does not fit the next one,
+/// but here nothing follows, and everything that is appended would lie at wrong offsets.
+fn check_last_batch(segments: &[Arc<Segment>]) -> Result<(), RecoverError> {
+    let filled = segments.iter().rev().find(|segment| segment.bytes() > 0);
+    let Some(segment) = filled else { return Ok(()) };
+    let id = segment.header.id.segment;
+    let (from, end) = {
+        let index = segment.index.read();
+        (index.before_index(index.end().index.prev()).position, index.end().position)
+    };
+    let mut walker = Walker::new(segment.file()?, end, Access::Pread);
+    let mut position = from;
+    loop {
+        let header = match walker.header(position) {
+            Ok(header) => header,
+            Err(WalkError::Io(error)) => return Err(error.into()),
+            Err(error) => return Err(damaged(id, position, &error.to_string())),
+        };
+        let next = position + header.size() as u64;
+        if next < end {
+            position = next;
+            continue;
+        }
+        let bytes = walker.whole(position, header.size())?;
+        if !verify_crc(&bytes) {
+            return Err(damaged(id, position, "the last batch does not fit its checksum"));
+        }
+        return Ok(());
     }
 }
 

@@ -53,6 +53,7 @@ impl PartitionLog {
         self.state.durable = Some(place);
         let old = std::mem::replace(&mut self.segments, Arc::new(checked.segments));
         self.active = checked.active;
+        self.first_written = self.active.id.segment;
         self.unsynced_from = self.active.id.segment;
         self.active_since = None;
         let end = self.last_segment().index.read().end();

@@ -11,7 +11,7 @@ use super::{LogError, PartitionLog, ReadError, best_effort};
 use crate::disk::{Disk, DiskFile};
 use crate::epochs::Epochs;
 use crate::flush::FlushItem;
-use crate::ids::{LogIndex, SegmentId};
+use crate::ids::{LogIndex, Place, SegmentId};
 use crate::paths::{index_file_name, parse_producers_file_name, producers_file_name};
 use crate::producers::ProducerTable;
 use crate::scan::Access;
@@ -38,15 +38,23 @@ impl PartitionLog {
 
     /// Writes the side files of the whole log, so that the next start scans nothing. Call it when
     /// no more batches will come; the flusher then makes them durable, and with them what a
-    /// page-cache log has in memory.
+    /// page-cache log has in memory. On an error the node was not stopped in order.
     pub fn close(&mut self) -> Result<(), LogError> {
+        if self.state.unsynced {
+            // All of it, so that the row may say how far that is.
+            self.sync_segments(self.first_written)?;
+            self.unsynced_from = self.active.id.segment;
+            let position = self.last_segment().index.read().end().position;
+            self.state.durable = Some(Place { segment: self.active.id.segment, position });
+            self.save_state();
+        }
         let mut left = std::mem::take(&mut self.left);
         left.extend(self.segments.last().cloned());
         for segment in &left {
-            self.write_index(segment)?;
+            let written = self.write_index(segment).map(drop);
+            best_effort(written, "writing an index", &self.dir);
         }
-        self.write_producers()?;
-        self.sync_what_is_in_memory()?;
+        best_effort(self.write_producers(), "writing a producer snapshot", &self.dir);
         Ok(())
     }
 

@@ -185,7 +185,11 @@ impl SnapshotInstall {
             other => other?,
         };
         made.file.file.sync()?;
-        self.disk.sync_dir(&self.dir)?;
+        // The row that names the new generation says that all of it is durable: names, too, which
+        // those of a replica that was created a moment ago are not.
+        for dir in self.dir.ancestors() {
+            self.disk.sync_dir(dir)?;
+        }
         segments.push(made.segment);
         let epochs = epochs_of(&segments, self.manifest.log_start.first_index);
         let (active, created) = (made.file, made.item);
