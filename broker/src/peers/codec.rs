@@ -7,7 +7,7 @@
 //! ```
 //!
 //! All integers are big-endian; `length` counts what follows it. The CRC-32 covers version, boot,
-//! heads, and of every batch the 16 bytes that the batch's own CRC-32C leaves out; the rest of a
+//! heads, and of every batch the 17 bytes that the batch's own CRC-32C leaves out; the rest of a
 //! batch is covered by that, and other bulk by a CRC-32 in its head. So nothing of a frame that was
 //! damaged on its way reaches a log.
 //!
@@ -23,7 +23,7 @@ use vltava_protocol::record::batch::{BATCH_PREFIX_BYTES, verify_crc};
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::Durability;
 
-use crate::replica::message::{Payload, PeerBody, PeerEntry, PeerMessage};
+use crate::replica::message::{Electorate, Payload, PeerBody, PeerEntry, PeerMessage};
 
 /// Bytes of a batch that its own checksum does not cover and that do not hold it: the prefix and
 /// the magic.
@@ -144,6 +144,9 @@ pub fn message_bytes(message: &PeerMessage) -> usize {
         + match &message.body {
             PeerBody::Append { entries, .. } => entries.iter().map(entry).sum(),
             PeerBody::Snapshot { manifest: data, .. } | PeerBody::Chunk { data, .. } => data.len(),
+            PeerBody::Testimony { electorate: Electorate { voters, outgoing, .. }, .. } => {
+                size_of::<u64>() * (voters.len() + outgoing.len())
+            }
             _ => 0,
         }
 }
@@ -246,7 +249,7 @@ fn kind_of(body: &PeerBody) -> u8 {
         PeerBody::ChunkRequest { .. } => kind::CHUNK_REQUEST,
         PeerBody::Chunk { .. } => kind::CHUNK,
         PeerBody::TailLost { .. } => kind::TAIL_LOST,
-        PeerBody::Survey => kind::SURVEY,
+        PeerBody::Survey { .. } => kind::SURVEY,
         PeerBody::Testimony { .. } => kind::TESTIMONY,
         PeerBody::TailRefill { .. } => kind::TAIL_REFILL,
     }
@@ -286,7 +289,8 @@ fn put_message(
         PeerBody::Heartbeat { commit } | PeerBody::HeartbeatResponse { commit } => {
             heads.put_u64(commit.0);
         }
-        PeerBody::TimeoutNow | PeerBody::Survey => {}
+        PeerBody::TimeoutNow => {}
+        PeerBody::Survey { nonce } => heads.put_u64(*nonce),
         PeerBody::Snapshot { index, last_term, manifest } => {
             put_u64s(heads, &[index.0, *last_term]);
             put_bulk(manifest, heads, bulk);
@@ -301,9 +305,16 @@ fn put_message(
         PeerBody::TailLost { last_index, last_term } => {
             put_u64s(heads, &[last_index.0, *last_term]);
         }
-        PeerBody::Testimony { abstains, last_index, last_term } => {
+        PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate } => {
+            heads.put_u64(*nonce);
             heads.put_u8(u8::from(*abstains));
-            put_u64s(heads, &[last_index.0, *last_term]);
+            put_u64s(heads, &[last_index.0, *last_term, electorate.since.0]);
+            for replicas in [&electorate.voters, &electorate.outgoing] {
+                heads.put_u32(replicas.len() as u32);
+                for replica in replicas {
+                    heads.put_u64(replica.0);
+                }
+            }
         }
         PeerBody::TailRefill { until } => heads.put_u64(until.0),
     }
@@ -412,11 +423,15 @@ impl Reader {
             kind::TAIL_LOST => {
                 PeerBody::TailLost { last_index: self.index()?, last_term: self.u64()? }
             }
-            kind::SURVEY => PeerBody::Survey,
+            kind::SURVEY => PeerBody::Survey { nonce: self.u64()? },
             kind::TESTIMONY => {
+                let nonce = self.u64()?;
                 let [abstains, _] = self.flags()?;
                 let (last_index, last_term) = (self.index()?, self.u64()?);
-                PeerBody::Testimony { abstains, last_index, last_term }
+                let since = self.index()?;
+                let (voters, outgoing) = (self.replicas()?, self.replicas()?);
+                let electorate = Electorate { since, voters, outgoing };
+                PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate }
             }
             kind::TAIL_REFILL => PeerBody::TailRefill { until: self.index()? },
             number => return Err(CodecError::Unknown { what: "kind of message", number }),
@@ -477,6 +492,14 @@ impl Reader {
             return Err(CodecError::Truncated("bulk"));
         }
         Ok(self.bulk.split_to(length))
+    }
+
+    fn replicas(&mut self) -> Result<Vec<ReplicaId>, CodecError> {
+        let count = self.u32()? as usize;
+        if count > self.heads.len() / size_of::<u64>() {
+            return Err(CodecError::Truncated("list of replicas"));
+        }
+        (0..count).map(|_| self.u64().map(ReplicaId)).collect()
     }
 
     fn flags(&mut self) -> Result<[bool; 2], CodecError> {

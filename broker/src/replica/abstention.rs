@@ -12,9 +12,11 @@
 //!
 //! Pure: the shell calls it and sends what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vltava_storage::ids::{LogIndex, ReplicaId};
+
+use super::message::Electorate;
 
 /// Ticks between two questions to a leader, or to the other voters.
 const ASK_EVERY_TICKS: u32 = 5;
@@ -29,12 +31,14 @@ pub struct LogEnd {
 }
 
 /// What one voter says of itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Testimony {
     /// It may have lost a tail, too.
     pub abstains: bool,
     /// What it has.
     pub end: LogEnd,
+    /// Who decides, as far as it knows.
+    pub electorate: Electorate,
 }
 
 /// What to do after a tick.
@@ -44,18 +48,31 @@ pub enum AbstainAction {
     Wait,
     /// Tell the leader what is left, and ask to be refilled.
     AskLeader,
-    /// Ask all other voters what they have.
+    /// Ask all other voters what they have, after [`Abstention::begin_survey`].
     Survey,
     /// All voters answered, too few are intact, and this one has the most: campaign.
     Campaign,
 }
 
+/// Ticks without a word of the leader after which it is taken for gone.
+const LEADER_SILENT_TICKS_MAX: u32 = 20;
+
+/// Candidates to be asked although no known membership names them.
+const CANDIDATES_MAX: usize = 16;
+
 /// Where an abstaining replica stands.
 #[derive(Debug, Default)]
 pub struct Abstention {
     ticks: u32,
+    leader_silent_ticks: u32,
+    /// The term that this replica was last seen in: what voters said in an earlier one is void.
+    term: u64,
     /// The term of the leader that forgot this replica's acknowledgements, and how far it refills.
     refill: Option<(u64, LogIndex)>,
+    /// Who asked for this replica's vote.
+    candidates: BTreeSet<ReplicaId>,
+    /// Names the present survey.
+    survey: u64,
     testimonies: BTreeMap<ReplicaId, Testimony>,
 }
 
@@ -63,6 +80,18 @@ impl Abstention {
     /// Whether this replica may tell the leader of `term` what it holds.
     pub fn may_acknowledge(&self, term: u64) -> bool {
         self.refill.is_some_and(|(refill_term, _)| refill_term == term)
+    }
+
+    /// The leader said something: whatever voters said before is out of date.
+    pub fn on_leader_heard(&mut self) {
+        self.leader_silent_ticks = 0;
+        self.testimonies.clear();
+    }
+
+    /// Whether the leader has said nothing for too long. To be asked once a tick.
+    pub fn is_leader_silent(&mut self, leader: Option<ReplicaId>) -> bool {
+        self.leader_silent_ticks = leader.map_or(0, |_| self.leader_silent_ticks + 1);
+        self.leader_silent_ticks > LEADER_SILENT_TICKS_MAX
     }
 
     /// The leader of `term` has forgotten, and refills up to `until`.
@@ -75,9 +104,31 @@ impl Abstention {
         self.refill.is_some_and(|(at, until)| at == term && durable >= until)
     }
 
-    /// Another voter says what it has.
-    pub fn on_testimony(&mut self, from: ReplicaId, testimony: Testimony) {
-        self.testimonies.insert(from, testimony);
+    /// A candidate that this replica may not know asks for its vote: it is asked, too.
+    pub fn on_candidate(&mut self, candidate: ReplicaId) {
+        if self.candidates.len() < CANDIDATES_MAX {
+            self.candidates.insert(candidate);
+        }
+    }
+
+    /// Whom to ask what they have.
+    pub fn asked(&self, own: ReplicaId, electorate: &Electorate) -> BTreeSet<ReplicaId> {
+        let known = [electorate, self.newest(electorate)].into_iter();
+        let known = known.flat_map(|them| them.voters.iter().chain(&them.outgoing));
+        known.chain(&self.candidates).copied().filter(|voter| *voter != own).collect()
+    }
+
+    /// A new survey begins: what was said before may be true no longer.
+    pub fn begin_survey(&mut self, nonce: u64) {
+        self.survey = nonce;
+        self.testimonies.clear();
+    }
+
+    /// Another voter answers the survey `nonce`.
+    pub fn on_testimony(&mut self, nonce: u64, from: ReplicaId, testimony: Testimony) {
+        if nonce == self.survey {
+            self.testimonies.insert(from, testimony);
+        }
     }
 
     /// Whether this replica may vote for `candidate` although it abstains: all voters are known,
@@ -87,9 +138,26 @@ impl Abstention {
         candidate: ReplicaId,
         own: ReplicaId,
         own_end: LogEnd,
-        voters: &[ReplicaId],
+        electorate: &Electorate,
     ) -> bool {
-        self.greatest(own, own_end, voters) == Some(candidate)
+        let Electorate { voters, outgoing, .. } = self.newest(electorate);
+        if !voters.contains(&own) && !outgoing.contains(&own) {
+            // It was removed, and its vote counts for those only who have not heard of it.
+            return voters.contains(&candidate);
+        }
+        self.greatest(own, own_end, electorate) == Some(candidate)
+    }
+
+    /// What `voter` said that it has, in the present survey.
+    pub fn end_of(&self, voter: ReplicaId) -> Option<LogEnd> {
+        self.testimonies.get(&voter).map(|said| said.end)
+    }
+
+    /// The newest electorate that anybody speaks of, `own` to begin with: the log of this replica
+    /// may have lost a change of membership with its tail.
+    pub fn newest<'a>(&'a self, own: &'a Electorate) -> &'a Electorate {
+        let others = self.testimonies.values().map(|said| &said.electorate);
+        others.fold(own, |newest, other| if other.since > newest.since { other } else { newest })
     }
 
     /// Time passes.
@@ -97,11 +165,14 @@ impl Abstention {
         &mut self,
         own: ReplicaId,
         own_end: LogEnd,
-        voters: &[ReplicaId],
+        electorate: &Electorate,
         leader: Option<ReplicaId>,
     ) -> AbstainAction {
         self.ticks += 1;
-        if self.greatest(own, own_end, voters) == Some(own) && leader.is_none() {
+        if leader.is_some() {
+            self.testimonies.clear();
+        }
+        if self.greatest(own, own_end, electorate) == Some(own) && leader.is_none() {
             return AbstainAction::Campaign;
         }
         if !self.ticks.is_multiple_of(ASK_EVERY_TICKS) {
@@ -110,38 +181,44 @@ impl Abstention {
         match leader {
             Some(_) if self.refill.is_none() => AbstainAction::AskLeader,
             Some(_) => AbstainAction::Wait,
-            None => {
-                self.testimonies.clear();
-                AbstainAction::Survey
-            }
+            None => AbstainAction::Survey,
         }
     }
 
     /// The leader's term changed: an older leader's promise is void.
     pub fn on_new_term(&mut self, term: u64) {
+        if self.term != term {
+            self.term = term;
+            self.testimonies.clear();
+        }
         if self.refill.is_some_and(|(at, _)| at != term) {
             self.refill = None;
         }
     }
 
     /// Who has the greatest log, if all voters are known and fewer than a quorum are intact.
-    fn greatest(&self, own: ReplicaId, own_end: LogEnd, voters: &[ReplicaId]) -> Option<ReplicaId> {
-        if !voters.contains(&own) {
+    fn greatest(
+        &self,
+        own: ReplicaId,
+        own_end: LogEnd,
+        electorate: &Electorate,
+    ) -> Option<ReplicaId> {
+        let Electorate { voters, outgoing, .. } = self.newest(electorate);
+        if !voters.contains(&own) && !outgoing.contains(&own) {
             return None;
         }
-        let own_testimony = Testimony { abstains: true, end: own_end };
-        let mut intact = 0;
-        let mut best: Option<(LogEnd, ReplicaId)> = None;
-        for id in voters {
-            let said = if *id == own { own_testimony } else { *self.testimonies.get(id)? };
-            intact += usize::from(!said.abstains);
-            best = best.max(Some((said.end, *id)));
+        // Of equals, the one who knows the newest membership: another may not know that it votes.
+        let mut best = (own_end, electorate.since, own);
+        for id in voters.iter().chain(outgoing).filter(|id| **id != own) {
+            let said = self.testimonies.get(id)?;
+            best = best.max((said.end, said.electorate.since, *id));
         }
-        let quorum = voters.len() / 2 + 1;
-        if intact >= quorum {
-            return None;
-        }
-        best.map(|(_, id)| id)
+        let is_intact =
+            |id: &&ReplicaId| self.testimonies.get(id).is_some_and(|said| !said.abstains);
+        let has_quorum = |set: &[ReplicaId]| {
+            set.is_empty() || set.iter().filter(is_intact).count() > set.len() / 2
+        };
+        (!has_quorum(voters) || !has_quorum(outgoing)).then_some(best.2)
     }
 }
 
@@ -155,8 +232,13 @@ mod tests {
         LogEnd { term, index: LogIndex(index) }
     }
 
-    fn voters(ids: &[u64]) -> Vec<ReplicaId> {
-        ids.iter().copied().map(ReplicaId).collect()
+    fn voters(ids: &[u64]) -> Electorate {
+        let voters = ids.iter().copied().map(ReplicaId).collect();
+        Electorate { voters, ..Electorate::default() }
+    }
+
+    fn testimony(abstains: bool, end: LogEnd) -> Testimony {
+        Testimony { abstains, end, electorate: Electorate::default() }
     }
 
     #[test]
@@ -170,9 +252,9 @@ mod tests {
     fn the_greatest_of_all_campaigns_and_gets_the_votes() {
         let mut abstention = Abstention::default();
         let three = voters(&[1, 2, 3]);
-        abstention.on_testimony(ReplicaId(2), Testimony { abstains: true, end: end(2, 4) });
+        abstention.on_testimony(0, ReplicaId(2), testimony(true, end(2, 4)));
         assert_eq!(abstention.tick(OWN, end(1, 9), &three, None), AbstainAction::Wait);
-        abstention.on_testimony(ReplicaId(3), Testimony { abstains: false, end: end(1, 9) });
+        abstention.on_testimony(0, ReplicaId(3), testimony(false, end(1, 9)));
         assert_eq!(abstention.tick(OWN, end(1, 9), &three, None), AbstainAction::Wait);
         assert!(abstention.may_vote_for(ReplicaId(2), OWN, end(1, 9), &three));
         assert!(!abstention.may_vote_for(ReplicaId(3), OWN, end(1, 9), &three));
@@ -184,8 +266,7 @@ mod tests {
         let mut abstention = Abstention::default();
         let three = voters(&[1, 2, 3]);
         for id in [2, 3] {
-            let testimony = Testimony { abstains: false, end: end(1, 1) };
-            abstention.on_testimony(ReplicaId(id), testimony);
+            abstention.on_testimony(0, ReplicaId(id), testimony(false, end(1, 1)));
         }
         assert_eq!(abstention.tick(OWN, end(5, 5), &three, None), AbstainAction::Wait);
     }
@@ -200,5 +281,14 @@ mod tests {
         assert!(abstention.is_refilled(3, LogIndex(7)));
         abstention.on_new_term(4);
         assert!(!abstention.may_acknowledge(4));
+    }
+
+    #[test]
+    fn a_membership_that_was_lost_with_the_tail_is_learned_from_others() {
+        let mut abstention = Abstention::default();
+        let electorate = Electorate { since: LogIndex(7), ..voters(&[1, 2]) };
+        let said = Testimony { electorate, ..testimony(false, end(1, 9)) };
+        abstention.on_testimony(0, ReplicaId(2), said);
+        assert!(abstention.may_vote_for(ReplicaId(2), OWN, end(1, 5), &voters(&[1, 2, 3])));
     }
 }

@@ -97,6 +97,15 @@ pub enum MessageRefused {
         /// Who got it.
         replica: ReplicaId,
     },
+    /// A leader lacks what was committed here: too few voters of a page-cache topic kept their log,
+    /// and this replica, which had more, was not asked. It must be replaced.
+    #[error("the leader {from} lacks what was committed here at index {index}")]
+    Diverged {
+        /// The leader.
+        from: ReplicaId,
+        /// Where the logs differ.
+        index: LogIndex,
+    },
     /// Its numbers cannot be.
     #[error("impossible message from {from}: {what}")]
     Impossible {
@@ -122,6 +131,9 @@ pub struct PartitionGroup {
     rng: ChaCha8Rng,
     /// The step that was handed out and not finished.
     current: Option<raft::Ready>,
+    /// The step that installed a snapshot and is not durable, and the snapshot's index. Until then
+    /// raft has not applied it, and would look for the entries that it stands for if it campaigned.
+    installing: Option<(u64, u64)>,
     /// What `commit_to` was last told.
     committed: LogIndex,
     durability: Durability,
@@ -165,6 +177,7 @@ impl PartitionGroup {
             config,
             rng,
             current: None,
+            installing: None,
             committed,
             durability,
             last_seen,
@@ -268,13 +281,16 @@ impl PartitionGroup {
 
     /// Time passes.
     pub fn tick(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         self.node.tick();
         self.draw_election_timeout();
     }
 
     /// Asks for votes now, if it is a voter: raft would let one without a vote elect itself.
     pub fn campaign(&mut self) {
-        if !self.node.raft.promotable() {
+        if !self.node.raft.promotable() || self.installing.is_some() {
             return;
         }
         // The only error is that a message could not be stepped, which a local one cannot cause.
@@ -317,6 +333,7 @@ impl PartitionGroup {
     /// entry; the caller looks at the membership and proposes again.
     pub fn propose_membership(&mut self, step: &MembershipStep) -> Result<(), ProposeRefused> {
         self.check_propose()?;
+        assert!(!matches!(step, MembershipStep::Transfer(_)), "a transfer is no entry");
         let mut change = ConfChangeV2::default();
         if let MembershipStep::Change(members) = step {
             change.set_transition(ConfChangeTransition::Auto);
@@ -362,6 +379,21 @@ impl PartitionGroup {
         progress.is_some_and(|progress| progress.state == ProgressState::Snapshot)
     }
 
+    /// A number that was most likely never drawn before, of the group's own generator.
+    pub fn draw_nonce(&mut self) -> u64 {
+        self.rng.random()
+    }
+
+    /// The leader has been silent for so long that another one may be elected: a replica that
+    /// abstains does not hear time pass in raft, which would refuse every candidate for ever.
+    pub fn forget_leader(&mut self) {
+        if self.role() == Role::Follower && self.leader().is_some() {
+            let term = self.term();
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+            self.draw_election_timeout();
+        }
+    }
+
     /// `peer` says that it lost entries that it had acknowledged: forget the acknowledgement and
     /// probe its log from `last_index`. Answers the index up to which it must be refilled.
     pub fn forget_progress(&mut self, peer: ReplicaId, last_index: LogIndex) -> Option<LogIndex> {
@@ -398,6 +430,10 @@ impl PartitionGroup {
             && self.role() != Role::Leader
         {
             self.set_durability(*durability);
+        }
+        self.check_agreement(&message)?;
+        if message.body == PeerBody::TimeoutNow && self.installing.is_some() {
+            return Ok(());
         }
         let last_index = self.log().last_index();
         // An error means that the sender is no member, or that a proposal was dropped: neither is
@@ -484,7 +520,11 @@ impl PartitionGroup {
     pub fn finish(&mut self) {
         let mut ready = self.current.take().expect("next_step came before");
         let committed = ready.take_committed_entries();
+        let (number, installed) = (ready.number(), ready.snapshot().get_metadata().index);
         self.node.advance_append_async(ready);
+        if installed > 0 {
+            self.installing = Some((number, installed));
+        }
         let Some(last) = committed.last().map(|entry| LogIndex(entry.index)) else { return };
         for entry in committed {
             // The saved membership is never newer than the saved applied index: raft hands entries
@@ -513,6 +553,14 @@ impl PartitionGroup {
     /// Every step up to `number` is durable.
     pub fn on_durable(&mut self, number: u64) {
         self.node.on_persist_ready(number);
+        if let Some((step, index)) = self.installing
+            && step <= number
+        {
+            self.installing = None;
+            if self.node.raft.raft_log.applied < index {
+                self.node.advance_apply_to(index);
+            }
+        }
     }
 
     /// Proposes what a leader owes its group without being asked: a joint configuration that an
@@ -586,6 +634,25 @@ impl PartitionGroup {
         let least = usize::from(self.config.election_ticks);
         let timeout = self.rng.random_range(least..2 * least);
         self.node.raft.set_randomized_election_timeout(timeout);
+    }
+
+    /// A leader's entries agree with what is committed here, but after a loss.
+    fn check_agreement(&self, message: &PeerMessage) -> Result<(), MessageRefused> {
+        let PeerBody::Append { prev_index, prev_term, entries, .. } = &message.body else {
+            return Ok(());
+        };
+        if message.term < self.term() {
+            return Ok(());
+        }
+        let committed = LogIndex(self.node.raft.raft_log.committed);
+        let named = entries.iter().map(|entry| (entry.index, entry.term));
+        let named = std::iter::once((*prev_index, *prev_term)).chain(named);
+        for (index, term) in named.take_while(|(index, _)| *index <= committed) {
+            if self.log().epoch_at(index).is_some_and(|known| term_of(known) != term) {
+                return Err(MessageRefused::Diverged { from: message.from, index });
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, message: &PeerMessage) -> Result<(), MessageRefused> {

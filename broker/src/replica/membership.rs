@@ -22,14 +22,19 @@ pub enum MembershipStep {
     Change(Vec<(ReplicaId, MemberRole)>),
     /// Leave the joint configuration that an earlier leader left behind.
     LeaveJoint,
+    /// Hand the leadership to this voter: the leader is not to stay. It cannot remove itself, since
+    /// then nobody who counts might know that the removal is committed.
+    Transfer(ReplicaId),
 }
 
 /// The next step from `current` to the voters `target`, or `None` if there is nothing to do now.
+/// `own` is the leader that asks.
 ///
 /// New replicas come as learners first, so that the quorum is never enlarged by somebody who has
 /// nothing; all are promoted, and all that have to go removed, in one joint step once every learner
 /// has caught up to `caught_up`.
 pub fn next_step(
+    own: ReplicaId,
     current: &Membership,
     target: &[ReplicaId],
     matched: &[(ReplicaId, LogIndex)],
@@ -53,9 +58,13 @@ pub fn next_step(
         return None;
     }
     let leaving = current.voters.iter().chain(&current.learners);
-    let leaving = leaving.filter(|id| !target.contains(id));
+    let leaving = leaving.filter(|id| !target.contains(id) && **id != own);
     let promotions = promoted.iter().map(|id| (*id, MemberRole::Voter));
     let changes: Vec<_> = promotions.chain(leaving.map(|id| (*id, MemberRole::Removed))).collect();
+    if changes.is_empty() && !target.contains(&own) {
+        let heirs = current.voters.iter().filter(|id| target.contains(id));
+        return heirs.copied().find(has_caught_up).map(MembershipStep::Transfer);
+    }
     (!changes.is_empty()).then_some(MembershipStep::Change(changes))
 }
 
@@ -74,7 +83,9 @@ mod tests {
         let matched: Vec<_> = members
             .map(|id| (ReplicaId(*id), LogIndex(if behind.contains(id) { 1 } else { 9 })))
             .collect();
-        match next_step(&current, &ids(target), &matched, LogIndex(5)) {
+        let own = ReplicaId(voters[0]);
+        match next_step(own, &current, &ids(target), &matched, LogIndex(5)) {
+            Some(MembershipStep::Transfer(heir)) => format!("to {heir}"),
             None => "wait".to_owned(),
             Some(MembershipStep::LeaveJoint) => "leave".to_owned(),
             Some(MembershipStep::Change(changes)) => {
@@ -98,15 +109,18 @@ mod tests {
         assert_eq!(check(&[1, 2, 3], &[4], &[1, 2, 4], &[]), "+4 -3");
         assert_eq!(check(&[1, 2, 3], &[], &[1, 2], &[]), "-3");
         assert_eq!(check(&[1, 2, 3], &[4], &[1, 2, 3], &[4]), "-4");
+        assert_eq!(check(&[1, 2, 3], &[4], &[4, 2], &[]), "+4 -3");
+        assert_eq!(check(&[1, 2, 4], &[], &[4, 2], &[2]), "to 4");
+        assert_eq!(check(&[1, 2], &[], &[2], &[2]), "wait");
     }
 
     #[test]
     fn a_joint_configuration_is_left_first() {
         let joint =
             Membership { voters: ids(&[1, 2]), outgoing: ids(&[1, 3]), ..Membership::default() };
-        let step = next_step(&joint, &ids(&[1, 2, 4]), &[], LogIndex(0));
+        let step = next_step(ReplicaId(1), &joint, &ids(&[1, 2, 4]), &[], LogIndex(0));
         assert_eq!(step, Some(MembershipStep::LeaveJoint));
         let auto = Membership { auto_leave: true, ..joint };
-        assert_eq!(next_step(&auto, &ids(&[1, 2, 4]), &[], LogIndex(0)), None);
+        assert_eq!(next_step(ReplicaId(1), &auto, &ids(&[1, 2, 4]), &[], LogIndex(0)), None);
     }
 }

@@ -126,21 +126,39 @@ pub enum PeerBody {
         last_term: u64,
     },
     /// A voter that abstains asks the others what they have; there is no leader.
-    Survey,
+    Survey {
+        /// Names the survey: an answer to an earlier one may be out of date.
+        nonce: u64,
+    },
     /// The answer to a [`PeerBody::Survey`].
     Testimony {
+        /// Which survey it answers.
+        nonce: u64,
         /// The sender abstains, too.
         abstains: bool,
         /// What it has.
         last_index: LogIndex,
         /// The term of that entry.
         last_term: u64,
+        /// Who decides, as far as the sender knows: the asker may have lost a change of it.
+        electorate: Electorate,
     },
     /// The leader has forgotten what the sender of [`PeerBody::TailLost`] had acknowledged.
     TailRefill {
         /// The index up to which the follower must be refilled before it votes again.
         until: LogIndex,
     },
+}
+
+/// The voters of a group, and since which index.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Electorate {
+    /// The index of the change of membership that made it so.
+    pub since: LogIndex,
+    /// The voters of the (incoming) configuration.
+    pub voters: Vec<ReplicaId>,
+    /// The voters of the configuration that is being left, if any.
+    pub outgoing: Vec<ReplicaId>,
 }
 
 /// One entry of a group's log.

@@ -64,8 +64,9 @@ pub struct TailLoss {
     pub known_committed: LogIndex,
     /// The last index that any voter still has.
     pub end_index: LogIndex,
-    /// The offset after its last record: from here on the log is written anew.
-    pub end_offset: Offset,
+    /// The offset after its last record, from which on the log is written anew; `None` where
+    /// another voter has it.
+    pub end_offset: Option<Offset>,
 }
 
 /// Why a replica no longer takes part.
@@ -113,6 +114,10 @@ pub struct Replica {
     abstention: Option<Abstention>,
     /// The ticket of the segment that seals off a burnt position.
     unburn_ticket: Option<u64>,
+    /// Since when the newest membership that a restart finds is in force, and the ticket and index
+    /// of a newer one.
+    durable_membership: LogIndex,
+    pending_membership: Option<(u64, LogIndex)>,
     ticks_since_save: u32,
 }
 
@@ -126,6 +131,8 @@ impl Replica {
     ) -> Self {
         let id = log.replica();
         let abstention = log.state().abstaining.is_some().then(Abstention::default);
+        let newest = log.state().memberships.last();
+        let durable_membership = newest.map_or(LogIndex(0), |(since, _)| *since);
         let group = PartitionGroup::new(log, durability, config);
         Self {
             id,
@@ -141,6 +148,8 @@ impl Replica {
             received: None,
             abstention,
             unburn_ticket: None,
+            durable_membership,
+            pending_membership: None,
             ticks_since_save: 0,
         }
     }
@@ -194,6 +203,12 @@ impl Replica {
     /// Who takes part.
     pub fn membership(&self) -> Membership {
         self.group().map(PartitionGroup::membership).unwrap_or_default()
+    }
+
+    /// Whether a restart would find the present membership. Only then may others be told that a
+    /// replica was removed: a leader that forgets the removal needs the removed one's vote.
+    pub fn is_membership_durable(&self) -> bool {
+        self.durable_membership >= self.membership_since()
     }
 
     /// Whether time matters to this replica: a lone voter that leads waits for nobody.
@@ -275,6 +290,9 @@ impl Replica {
     ) -> Result<(), MessageRefused> {
         let mut result = Ok(());
         self.guarded(output, |replica, output| result = replica.dispatch(message, output));
+        if let Err(refused @ MessageRefused::Diverged { .. }) = &result {
+            self.fence(refused.to_string());
+        }
         result
     }
 
@@ -284,6 +302,11 @@ impl Replica {
             *is_durable |= ticket >= *waits_for;
             self.restart_if_due(output);
             return;
+        }
+        if let Some((waits_for, since)) = self.pending_membership
+            && ticket >= waits_for
+        {
+            (self.durable_membership, self.pending_membership) = (since, None);
         }
         self.guarded(output, |replica, output| {
             if replica.unburn_ticket.is_some_and(|waits_for| ticket >= waits_for) {
@@ -378,6 +401,7 @@ impl Replica {
             let items = self.take_items(vote_changed);
             let needs_disk = !items.is_empty();
             let ticket = if needs_disk { self.push(items) } else { self.last_ticket };
+            self.note_membership(ticket);
             self.active().finish();
             self.outstanding.push_back(Outstanding { step: number, ticket, vote_changed });
             let is_durable_at_once = !needs_disk && self.outstanding.len() == 1;
@@ -392,7 +416,8 @@ impl Replica {
             // is found again from the log if the row is lost, so nothing waits for it.
             let items = self.log_mut().take_flush_items();
             if !items.is_empty() {
-                self.queue.push(items);
+                let ticket = self.push(items);
+                self.note_membership(ticket);
             }
         }
         if self.role() != Role::Leader {
@@ -401,6 +426,20 @@ impl Replica {
         }
         output.fetches.extend(self.active().take_fetches());
         self.end_abstention_if_refilled();
+    }
+
+    fn note_membership(&mut self, ticket: u64) {
+        let since = self.membership_since();
+        if since > self.durable_membership
+            && self.pending_membership.is_none_or(|(_, pending)| since > pending)
+        {
+            self.pending_membership = Some((ticket, since));
+        }
+    }
+
+    fn membership_since(&self) -> LogIndex {
+        let newest = self.log().and_then(|log| log.state().memberships.last());
+        newest.map_or(LogIndex(0), |(since, _)| *since)
     }
 
     fn take_items(&mut self, vote_changed: bool) -> Vec<FlushItem> {

@@ -67,8 +67,18 @@ fn bodies() -> Vec<PeerBody> {
         },
         PeerBody::Chunk { index: index(1), base_index: index(2), position: 3, data: Bytes::new() },
         PeerBody::TailLost { last_index: index(1), last_term: 2 },
-        PeerBody::Survey,
-        PeerBody::Testimony { abstains: true, last_index: index(1), last_term: 2 },
+        PeerBody::Survey { nonce: 8 },
+        PeerBody::Testimony {
+            nonce: 9,
+            abstains: true,
+            last_index: index(1),
+            last_term: 2,
+            electorate: Electorate {
+                since: index(3),
+                voters: vec![ReplicaId(4), ReplicaId(5)],
+                outgoing: vec![ReplicaId(6)],
+            },
+        },
         PeerBody::TailRefill { until: index(1) },
     ]
 }

@@ -134,7 +134,7 @@ pub(super) fn into_raft(message: PeerMessage, last_index: LogIndex) -> Message {
         | PeerBody::ChunkRequest { .. }
         | PeerBody::Chunk { .. }
         | PeerBody::TailLost { .. }
-        | PeerBody::Survey
+        | PeerBody::Survey { .. }
         | PeerBody::Testimony { .. }
         | PeerBody::TailRefill { .. } => unreachable!("the shell handles these itself"),
     }

@@ -2,11 +2,12 @@
 //! The decisions are [`abstention`](crate::replica::abstention)'s.
 
 use vltava_storage::ids::{LogIndex, ReplicaId};
+use vltava_storage::state::Membership;
 
 use super::{Output, Replica, State, TailLoss};
 use crate::replica::abstention::{AbstainAction, LogEnd};
 use crate::replica::log_store::term_of;
-use crate::replica::message::PeerBody;
+use crate::replica::message::{Electorate, PeerBody};
 
 impl Replica {
     pub(super) fn tick_abstention(&mut self, output: &mut Output) {
@@ -14,19 +15,29 @@ impl Replica {
             return;
         }
         let (own, end) = (self.id, self.log_end());
+        let leader = self.active().leader();
+        if self.abstention.as_mut().is_some_and(|it| it.is_leader_silent(leader)) {
+            self.active().forget_leader();
+        }
         let group = self.active();
-        let (voters, leader, term) = (group.membership().voters, group.leader(), group.term());
+        let (leader, term) = (group.leader(), group.term());
+        let electorate = self.electorate();
         let abstention = self.abstention.as_mut().expect("it was just seen");
         abstention.on_new_term(term);
-        match abstention.tick(own, end, &voters, leader) {
+        match abstention.tick(own, end, &electorate, leader) {
             AbstainAction::Wait => {}
             AbstainAction::AskLeader => {
                 let body = PeerBody::TailLost { last_index: end.index, last_term: end.term };
                 self.say(leader.expect("it asks the leader"), body, output);
             }
             AbstainAction::Survey => {
-                for voter in voters.into_iter().filter(|voter| *voter != own) {
-                    self.say(voter, PeerBody::Survey, output);
+                let asked = abstention.asked(own, &electorate);
+                let nonce = self.active().draw_nonce();
+                if let Some(abstention) = &mut self.abstention {
+                    abstention.begin_survey(nonce);
+                }
+                for voter in asked {
+                    self.say(voter, PeerBody::Survey { nonce }, output);
                 }
             }
             AbstainAction::Campaign => self.lead_with_what_is_left(output),
@@ -39,7 +50,7 @@ impl Replica {
         let loss = TailLoss {
             known_committed: log.committed(),
             end_index: log.last_index(),
-            end_offset: log.end_offset(),
+            end_offset: Some(log.end_offset()),
         };
         tracing::error!(
             replica = %log.replica(), ?loss,
@@ -74,8 +85,27 @@ impl Replica {
 
     pub(super) fn may_vote_for(&self, candidate: ReplicaId) -> bool {
         let Some(abstention) = &self.abstention else { return true };
-        let voters = self.membership().voters;
-        abstention.may_vote_for(candidate, self.id, self.log_end(), &voters)
+        abstention.may_vote_for(candidate, self.id, self.log_end(), &self.electorate())
+    }
+
+    /// This replica votes although it abstains: the candidate has what is left.
+    pub(super) fn note_vote_for(&self, candidate: ReplicaId, output: &mut Output) {
+        let (Some(abstention), Some(log)) = (&self.abstention, self.log()) else { return };
+        let Some(end) = abstention.end_of(candidate) else { return };
+        let known_committed = log.committed();
+        let loss = TailLoss { known_committed, end_index: end.index, end_offset: None };
+        tracing::error!(
+            replica = %self.id, %candidate, ?loss,
+            "too few voters kept their log: what was acknowledged past this end is lost"
+        );
+        output.losses.push(loss);
+    }
+
+    /// Who decides, as far as this replica knows.
+    pub(super) fn electorate(&self) -> Electorate {
+        let since = self.log().and_then(|log| log.state().memberships.last());
+        let Membership { voters, outgoing, .. } = self.membership();
+        Electorate { since: since.map_or(LogIndex(0), |(since, _)| *since), voters, outgoing }
     }
 
     pub(super) fn log_end(&self) -> LogEnd {

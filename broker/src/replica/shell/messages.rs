@@ -14,6 +14,13 @@ impl Replica {
         output: &mut Output,
     ) -> Result<(), MessageRefused> {
         let from = message.from;
+        let is_leaders = matches!(
+            message.body,
+            PeerBody::Append { .. } | PeerBody::Heartbeat { .. } | PeerBody::Snapshot { .. }
+        ) && message.term >= self.active().term();
+        if let Some(abstention) = self.abstention.as_mut().filter(|_| is_leaders) {
+            abstention.on_leader_heard();
+        }
         match message.body {
             PeerBody::Snapshot { index, last_term, manifest } => {
                 self.on_snapshot_offer(from, message.term, index, last_term, manifest, output);
@@ -38,22 +45,32 @@ impl Replica {
                     abstention.on_refill(message.term, until);
                 }
             }
-            PeerBody::Survey => {
+            PeerBody::Survey { nonce } => {
                 let end = self.log_end();
                 let testimony = PeerBody::Testimony {
+                    nonce,
                     abstains: self.abstention.is_some(),
                     last_index: end.index,
                     last_term: end.term,
+                    electorate: self.electorate(),
                 };
                 self.say(from, testimony, output);
             }
-            PeerBody::Testimony { abstains, last_index, last_term } => {
+            PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate } => {
                 if let Some(abstention) = &mut self.abstention {
                     let end = LogEnd { term: last_term, index: last_index };
-                    abstention.on_testimony(from, Testimony { abstains, end });
+                    abstention.on_testimony(nonce, from, Testimony { abstains, end, electorate });
                 }
             }
-            PeerBody::RequestVote { .. } if !self.may_vote_for(from) => {}
+            PeerBody::RequestVote { .. } if !self.may_vote_for(from) => {
+                if let Some(abstention) = &mut self.abstention {
+                    abstention.on_candidate(from);
+                }
+            }
+            PeerBody::RequestVote { pre: false, .. } => {
+                self.note_vote_for(from, output);
+                return self.active().step(message);
+            }
             PeerBody::TimeoutNow if self.abstention.is_some() => {}
             _ => return self.active().step(message),
         }

@@ -120,6 +120,10 @@ impl Replica {
         output: &mut Output,
     ) -> Result<(), AppendRefused> {
         self.check_append()?;
+        if let MembershipStep::Transfer(heir) = step {
+            self.transfer_to(*heir, output);
+            return Ok(());
+        }
         let mut result = Ok(());
         self.guarded(output, |replica, _| result = replica.active().propose_membership(step));
         Ok(result?)

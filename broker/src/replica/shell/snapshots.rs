@@ -5,6 +5,7 @@ use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::AppendError;
 
 use super::{Output, Replica, State};
+use crate::replica::message::PeerBody;
 use crate::replica::snapshot::{ChunkOutcome, SnapshotReceived, Stalled};
 
 impl Replica {
@@ -37,7 +38,23 @@ impl Replica {
         output: &mut Output,
     ) {
         let group = self.active();
-        let is_stale = term < group.term() || index <= group.log().committed();
+        let committed = group.log().committed();
+        if index <= committed && term == group.term() {
+            // The leader waits for this snapshot, and would offer it for ever.
+            let is_silent = self.abstention.as_ref().is_some_and(|it| !it.may_acknowledge(term));
+            let answer = PeerBody::AppendResponse {
+                index: committed,
+                reject: false,
+                hint_index: LogIndex(0),
+                hint_term: 0,
+                commit: committed,
+            };
+            if !is_silent {
+                self.say(from, answer, output);
+            }
+            return;
+        }
+        let is_stale = term < group.term() || index <= committed;
         if is_stale || self.received.as_ref().is_some_and(|received| received.is(from, index)) {
             return;
         }
