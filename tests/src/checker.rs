@@ -35,6 +35,7 @@ struct Entry {
     epoch: LeaderEpoch,
     base_offset: Offset,
     end_offset: Offset,
+    /// Empty if nobody ever showed it: it was committed and deleted at once.
     bytes: Bytes,
     is_internal: bool,
 }
@@ -66,6 +67,10 @@ pub struct Truth {
     log_start: Offset,
     /// An abstaining voter announced that what was committed past this index is lost.
     announced: Option<LogIndex>,
+    /// Committed batches that were given up with announced losses.
+    lost: BTreeMap<LogIndex, Vec<Bytes>>,
+    /// Some entries were never shown.
+    has_skipped: bool,
     /// How many acknowledged batches went with announced losses.
     pub acked_lost: u64,
 }
@@ -93,11 +98,18 @@ impl Truth {
         self.acked.len()
     }
 
-    /// A replica shows that `batch` is committed at `index`.
+    /// Whether a batch was given up with an announced loss: who shows it holds more than those that
+    /// decided, and is fenced as soon as a leader speaks to it.
+    pub fn is_lost(&self, index: LogIndex, batch: &Bytes) -> bool {
+        self.lost.get(&index).is_some_and(|lost| lost.contains(batch))
+    }
+
+    /// A replica whose log begins at `first_index` shows that `batch` is committed at `index`.
     pub fn on_committed(
         &mut self,
         replica: ReplicaId,
         index: LogIndex,
+        first_index: LogIndex,
         epoch: LeaderEpoch,
         batch: &Bytes,
     ) -> Result<(), Violation> {
@@ -106,6 +118,9 @@ impl Truth {
         }
         let at = (index.0 - FIRST) as usize;
         if let Some(known) = self.entries.get(at) {
+            if known.bytes.is_empty() {
+                return Ok(());
+            }
             if known.bytes == *batch && known.epoch == epoch {
                 return Ok(());
             }
@@ -121,12 +136,35 @@ impl Truth {
             self.forget_from(at)?;
         }
         if at > self.entries.len() {
-            violated!(
-                "replica {replica} shows index {index} as committed, and nobody ever showed {}",
-                FIRST + self.entries.len() as u64
-            );
+            if index > first_index {
+                violated!(
+                    "replica {replica} shows index {index} as committed, and nobody ever showed {}",
+                    FIRST + self.entries.len() as u64
+                );
+            }
+            self.skip_to(at, epoch, batch);
         }
         self.admit(replica, index, epoch, batch)
+    }
+
+    /// Entries up to `at` were committed and deleted before anybody could look.
+    fn skip_to(&mut self, at: usize, epoch: LeaderEpoch, next: &Bytes) {
+        let end_offset = BatchHeader::parse(next).map_or(Offset::ZERO, |header| header.base_offset);
+        while self.entries.len() < at {
+            let base_offset = self.end_offset();
+            let epoch = self.entries.last().map_or(epoch, |before| before.epoch);
+            let bytes = Bytes::new();
+            self.entries.push(Entry { epoch, base_offset, end_offset, bytes, is_internal: false });
+        }
+        self.sequences.clear();
+        self.has_skipped = true;
+    }
+
+    /// A replica applied log starts up to `offset`; one of them nobody may have shown.
+    pub fn on_log_start(&mut self, offset: Offset) {
+        if self.has_skipped {
+            self.log_start = self.log_start.max(offset);
+        }
     }
 
     fn admit(
@@ -186,6 +224,9 @@ impl Truth {
     /// An announced loss took place: the truth ends before entry `at`.
     fn forget_from(&mut self, at: usize) -> Result<(), Violation> {
         let lost = self.entries.split_off(at);
+        for (index, entry) in (FIRST + at as u64..).zip(&lost) {
+            self.lost.entry(LogIndex(index)).or_default().push(entry.bytes.clone());
+        }
         let from = lost[0].base_offset;
         let acked = self.acked.split_off(&from);
         if let Some((offset, _)) =
@@ -277,6 +318,7 @@ impl Truth {
     ) -> Result<(), Violation> {
         let payload = crc32c(&batch[BATCH_PREFIX_BYTES..]);
         match self.find(base_offset) {
+            Some(entry) if entry.bytes.is_empty() => return Ok(()),
             Some(entry) if crc32c(&entry.bytes[BATCH_PREFIX_BYTES..]) == payload => {}
             Some(entry) => violated!(
                 "acknowledged at {base_offset} was {}, committed there is {}",
@@ -323,7 +365,8 @@ impl Truth {
                 );
             }
             match self.find(header.base_offset) {
-                Some(entry) if entry.bytes == bytes => {}
+                Some(entry) if entry.bytes.is_empty() || entry.bytes == bytes => {}
+                _ if self.lost.values().flatten().any(|lost| *lost == bytes) => {}
                 Some(entry) => violated!(
                     "{what} was handed {}, committed is {}",
                     describe(&bytes),
@@ -357,7 +400,14 @@ impl Truth {
         let after = self.entries.partition_point(|entry| entry.base_offset < base_offset);
         let same = self.entries[after..].iter();
         let mut same = same.take_while(|entry| entry.base_offset == base_offset);
-        same.find(|entry| !entry.is_internal)
+        let shown = |entry: &&Entry| !entry.is_internal && !entry.bytes.is_empty();
+        same.find(shown).or_else(|| self.skipped(base_offset))
+    }
+
+    /// The entry that nobody showed and that holds `offset`.
+    fn skipped(&self, offset: Offset) -> Option<&Entry> {
+        let mut skipped = self.entries.iter().filter(|entry| entry.bytes.is_empty());
+        skipped.find(|entry| entry.base_offset <= offset && offset < entry.end_offset)
     }
 }
 

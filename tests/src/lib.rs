@@ -6,6 +6,8 @@ pub mod coverage;
 pub mod harness;
 pub mod network;
 pub mod plan;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod simulate;
 pub mod workload;
 pub mod world;

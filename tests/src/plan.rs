@@ -213,10 +213,10 @@ fn action(
     }
     if is(loss) {
         let down = down(rng);
-        return match rng.random_bool(0.6) {
-            true => Action::Wipe { node, down },
-            false => Action::Damage { node, seed: rng.random(), down },
-        };
+        if rng.random_bool(0.6) {
+            return Action::Wipe { node, down };
+        }
+        return Action::Damage { node, seed: rng.random(), down };
     }
     if is(members) {
         return match rng.random_range(0..3) {

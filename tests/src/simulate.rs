@@ -1,5 +1,7 @@
 //! Running a seed, and making the story of a failing one shorter.
 
+use std::fmt::Write;
+
 use crate::checker::Violation;
 use crate::coverage::Coverage;
 use crate::plan::Plan;
@@ -76,8 +78,8 @@ fn kind_of(violation: &Violation) -> String {
 pub fn story(plan: &Plan) -> String {
     let mut text = format!("{:?}\nproducers {:?}\n", plan.setup, plan.producers);
     for (at, action) in &plan.actions {
-        text.push_str(&format!("{at:>9} {action}\n"));
+        let _ = writeln!(text, "{at:>9} {action}");
     }
-    text.push_str(&format!("{:>9} all faults end\n", plan.length));
+    let _ = writeln!(text, "{:>9} all faults end", plan.length);
     text
 }

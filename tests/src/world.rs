@@ -342,7 +342,9 @@ impl World {
         for loss in output.losses {
             self.coverage.hit("loss announced");
             self.note(|| format!("replica {id} announces a loss past {}", loss.end_index));
-            let is_allowed = self.may_have_lost(group, id);
+            // The first to announce it is a candidate, or a voter of an intact one; it abstains no
+            // longer when others vote for it, and announce the loss too.
+            let is_allowed = self.truths[group].may_have_lost() || self.may_have_lost(group, id);
             self.check(|world| world.truths[group].on_loss_announced(loss.end_index, is_allowed));
         }
         for message in output.messages {
@@ -523,6 +525,16 @@ impl World {
         let Some(broker) = &mut machines[node].broker else { return };
         let Some(Slot::Open(live)) = broker.slots.get_mut(&id) else { return };
         let truth = &mut truths[live.group];
+        let is_diverged = truth.may_have_lost()
+            && live.replica.fenced().is_some_and(|why| why.0.contains("lacks what was committed"));
+        if is_diverged {
+            // The operator replaces it.
+            let group = live.group;
+            coverage.hit("replica with more than the loss left was fenced");
+            self.cluster.replace(group, node);
+            self.retargeted[group] = self.now;
+            return;
+        }
         let result = live.observe(id, truth, &mut memberships[live.group], acks, is_damaged);
         if !live.replica.abstains() && lossy.remove(&id) {
             coverage.hit("lost tail refilled or given up");
@@ -558,13 +570,23 @@ impl Live {
                 Err(error) => violated!("replica {id} cannot read what it committed: {error}"),
             };
             for (index, epoch, batch) in batches {
-                match truth.on_committed(id, index, epoch, &batch) {
+                if truth.is_lost(index, &batch) {
+                    // Nor does what follows it count.
+                    break;
+                }
+                match truth.on_committed(id, index, log.first_index(), epoch, &batch) {
                     Err(_) if is_damaged => {}
                     result => result?,
                 }
             }
         }
         self.verified = committed;
+        truth.on_log_start(log.state().log_start.offset);
+        if is_damaged {
+            // What it says is worth nothing, until it is noticed and replaced.
+            self.pending.lost().for_each(drop);
+            return Ok(());
+        }
         if let Some((index, membership)) = log.state().memberships.last()
             && *index > newest.0
         {

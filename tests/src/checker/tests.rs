@@ -33,7 +33,7 @@ fn noop(base_offset: i64, epoch: i32) -> Bytes {
 fn truth() -> Truth {
     let mut truth = Truth::default();
     for (index, batch) in [(2, noop(0, 2)), (3, data(0, 2, 0, 3)), (4, data(3, 2, 3, 3))] {
-        truth.on_committed(ONE, LogIndex(index), LeaderEpoch(2), &batch).unwrap();
+        truth.on_committed(ONE, LogIndex(index), LogIndex(2), LeaderEpoch(2), &batch).unwrap();
     }
     truth
 }
@@ -45,18 +45,21 @@ fn error(result: Result<(), Violation>) -> String {
 #[test]
 fn replicas_agree_up_to_the_commit() {
     let mut truth = truth();
-    truth.on_committed(TWO, LogIndex(3), LeaderEpoch(2), &data(0, 2, 0, 3)).unwrap();
-    let other = truth.on_committed(TWO, LogIndex(3), LeaderEpoch(3), &data(0, 3, 0, 2));
+    truth.on_committed(TWO, LogIndex(3), LogIndex(2), LeaderEpoch(2), &data(0, 2, 0, 3)).unwrap();
+    let other =
+        truth.on_committed(TWO, LogIndex(3), LogIndex(2), LeaderEpoch(3), &data(0, 3, 0, 2));
     assert!(error(other).contains("another batch at index 3"));
 }
 
 #[test]
 fn offsets_are_dense_and_nothing_is_doubled() {
-    let at = |batch: Bytes| truth().on_committed(ONE, LogIndex(5), LeaderEpoch(2), &batch);
+    let at =
+        |batch: Bytes| truth().on_committed(ONE, LogIndex(5), LogIndex(2), LeaderEpoch(2), &batch);
     at(data(6, 2, 6, 1)).unwrap();
     assert!(error(at(data(7, 2, 6, 1))).contains("not dense"));
     assert!(error(at(data(6, 2, 3, 3))).contains("doubled"));
-    let gap = truth().on_committed(ONE, LogIndex(6), LeaderEpoch(2), &data(6, 2, 6, 1));
+    let gap =
+        truth().on_committed(ONE, LogIndex(6), LogIndex(2), LeaderEpoch(2), &data(6, 2, 6, 1));
     assert!(error(gap).contains("nobody ever showed 5"));
 }
 
@@ -104,7 +107,9 @@ fn a_loss_must_be_announced_and_never_takes_what_was_synced() {
         truth
     };
     let other = data(3, 3, 3, 1);
-    let lose = |truth: &mut Truth| truth.on_committed(TWO, LogIndex(4), LeaderEpoch(3), &other);
+    let lose = |truth: &mut Truth| {
+        truth.on_committed(TWO, LogIndex(4), LogIndex(2), LeaderEpoch(3), &other)
+    };
     assert!(lose(&mut acked(Durability::PageCache)).is_err());
     let mut announced = acked(Durability::PageCache);
     assert!(announced.on_loss_announced(LogIndex(3), false).is_err());

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rand::RngExt;
+use vltava::replica::group::PartitionGroup;
 use vltava::replica::shell::{AppendRefused, Placed};
 use vltava_protocol::ids::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use vltava_storage::ids::ReplicaId;
@@ -128,10 +129,10 @@ impl World {
         }
         let Some(broker) = &mut self.machines[node].broker else { return false };
         let Some(super::Slot::Open(live)) = broker.slots.get_mut(&id) else { return false };
-        let durability = match self.cluster.groups[group].was_page_cache {
-            true if placed.is_duplicate => Durability::PageCache,
-            _ => live.replica.group().map_or(Durability::PageCache, |group| group.durability()),
-        };
+        // An original of a page-cache time is no safer than it was.
+        let is_lazy = placed.is_duplicate && self.cluster.groups[group].was_page_cache;
+        let state = live.replica.group().filter(|_| !is_lazy);
+        let durability = state.map_or(Durability::PageCache, PartitionGroup::durability);
         let committed = live.replica.log().map(PartitionLog::committed).unwrap_or_default();
         if placed.index <= committed {
             self.acks.push((group, token, durability));

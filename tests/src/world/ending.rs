@@ -83,7 +83,7 @@ impl World {
             return amiss(format!("target {target:?}, {}", self.describe(group)));
         }
         let end = (log.last_index(), log.committed());
-        if end.0 != end.1 || !log.epoch_at(end.0).is_some_and(|last| last <= epoch) {
+        if end.0 != end.1 || log.epoch_at(end.0).is_none_or(|last| last > epoch) {
             return amiss(format!("its log is not committed, {}", self.describe(group)));
         }
         for id in &target {

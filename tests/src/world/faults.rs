@@ -1,10 +1,16 @@
 //! What goes wrong, and the operator who replaces what is broken.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use rand::RngExt;
+use vltava::replica::shell::Replica;
 use vltava_storage::disk::sim::{Fault, FaultPlan, SimDisk};
-use vltava_storage::ids::ReplicaId;
+use vltava_storage::ids::{FileId, ReplicaId};
 use vltava_storage::log::Durability;
+use vltava_storage::paths::{parse_replica_dir_name, parse_segment_file_name};
 use vltava_storage::state::Membership;
+use vltava_storage::wal;
 
 use super::{Event, PlannedCut, Slot, TICK, Undo, World};
 use crate::cluster::{Group, GroupId};
@@ -186,12 +192,14 @@ impl World {
     /// An orderly stop, and then the power fails: nothing may be lost.
     fn stop(&mut self, node: NodeId, seed: u64, down: Time) {
         let Some(broker) = &mut self.machines[node].broker else { return };
+        let mut is_clean = true;
         for slot in broker.slots.values_mut() {
             if let Slot::Open(live) = slot {
-                live.replica.with_log(vltava_storage::log::PartitionLog::close);
+                let closed = live.replica.with_log(vltava_storage::log::PartitionLog::close);
+                is_clean &= closed.is_none_or(|closed| closed.is_ok());
             }
         }
-        let is_clean = broker.flusher.shutdown().is_ok();
+        is_clean &= broker.flusher.shutdown().is_ok();
         let machine = &mut self.machines[node];
         if is_clean && machine.cut_at.is_none() {
             self.coverage.hit("fault: orderly stop, then power cut");
@@ -267,16 +275,14 @@ impl World {
             return self.coverage.hit("damage avoided");
         }
         self.crash(node, down);
-        let disk = &self.machines[node].disk;
-        let tree = disk.tree();
-        let files: Vec<_> = tree.iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
-        if files.is_empty() {
+        let places = self.durable_places(node);
+        if places.is_empty() {
             return;
         }
         self.coverage.hit("fault: latent damage");
-        let (path, bytes) = files[seed as usize % files.len()];
-        let position = (seed >> 20) % bytes.len() as u64;
-        disk.corrupt(path, position);
+        let (path, end) = &places[seed as usize % places.len()];
+        let position = (seed >> 20) % end;
+        self.machines[node].disk.corrupt(path, position);
         self.note(|| format!("byte {position} of {} is damaged", path.display()));
         self.machines[node].is_damaged = true;
         // Until the disk is replaced its replicas count for nobody.
@@ -285,6 +291,24 @@ impl World {
         }
         let replaced = self.now + down + 40 * TICK;
         self.schedule(replaced, Event::Act(Box::new(Action::Replace { node })));
+    }
+
+    /// The segments of a node whose broker is down, and how far each is durable: above that place
+    /// damage cannot be told from a tail that was never whole.
+    fn durable_places(&self, node: NodeId) -> Vec<(PathBuf, u64)> {
+        let disk = self.machines[node].disk.fork();
+        let Ok(recovered) = wal::recover(Arc::new(disk.clone()), self.setup.wal_config()) else {
+            return Vec::new();
+        };
+        let mut places = Vec::new();
+        for (path, bytes) in disk.tree() {
+            let Some(id) = segment_of(&path) else { continue };
+            let end = recovered.durable_position(id).min(bytes.len() as u64);
+            if end > 0 && recovered.replicas.contains_key(&id.replica) {
+                places.push((path, end));
+            }
+        }
+        places
     }
 
     fn transfer(&mut self, group: GroupId, pick: usize) {
@@ -307,7 +331,7 @@ impl World {
         }
         let (node, id, _) = lives[pick % lives.len()];
         self.coverage.hit("campaign");
-        self.drive(node, id, |replica, output| replica.campaign(output));
+        self.drive(node, id, Replica::campaign);
     }
 
     fn retarget(&mut self, group: GroupId, nodes: &[NodeId]) {
@@ -342,6 +366,9 @@ impl World {
                 continue;
             }
             let membership = state.membership();
+            if !live.replica.is_membership_durable() {
+                continue;
+            }
             // Only a member may say so: others may still need the vote of a leader that removed itself.
             if !membership.outgoing.is_empty() || !membership.voters.contains(&id) {
                 continue;
@@ -359,4 +386,12 @@ impl World {
             }
         }
     }
+}
+
+/// Which segment a path means.
+fn segment_of(path: &Path) -> Option<FileId> {
+    let dir = path.parent()?.file_name()?.to_str()?;
+    let replica = parse_replica_dir_name(dir)?;
+    let segment = parse_segment_file_name(path.file_name()?.to_str()?)?;
+    Some(FileId { replica, segment })
 }

@@ -11,7 +11,7 @@ use vltava_storage::disk::Disk;
 use vltava_storage::flush::FlushItem;
 use vltava_storage::flusher::{FlushError, FlushQueue, Flusher};
 use vltava_storage::ids::{FileId, LogIndex, ReplicaId, SegmentId};
-use vltava_storage::log::{Durability, PartitionLog};
+use vltava_storage::log::PartitionLog;
 use vltava_storage::node::NodeState;
 use vltava_storage::paths::replica_dir;
 use vltava_storage::recovery::RecoverError;
@@ -211,7 +211,7 @@ impl World {
         let Some(group) = live.replica.group().filter(|group| group.is_confirmed()) else { return };
         let target = &self.cluster.groups[live.group].target;
         let (current, matched) = (group.membership(), group.matched());
-        let step = next_step(&current, target, &matched, group.log().committed());
+        let step = next_step(id, &current, target, &matched, group.log().committed());
         if let Some(step) = step {
             self.coverage.hit("membership change proposed");
             self.note(|| format!("replica {id} proposes {step:?}, membership {current:?}"));

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::{Slot, World};
+use vltava_storage::ids::LogIndex;
+
 use crate::cluster::GroupId;
 
 impl World {
@@ -28,7 +30,8 @@ impl World {
                     };
                     let _ = write!(
                         text,
-                        "{:?} term {} knows {:?}, indexes {}..{} committed {} offsets {}..{} {}{:?}",
+                        "{:?} term {} knows {:?}, indexes {}..{} committed {} offsets {}..{} {}{:?} \
+                         learners {:?} since {}",
                         state.role(),
                         state.term(),
                         state.leader(),
@@ -39,6 +42,8 @@ impl World {
                         log.end_offset(),
                         if replica.abstains() { "abstains " } else { "" },
                         replica.membership().voters,
+                        replica.membership().learners,
+                        log.state().memberships.last().map_or(LogIndex(0), |(index, _)| *index),
                     );
                 }
             }
