@@ -8,6 +8,7 @@ pub mod network;
 pub mod plan;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+pub mod script;
 pub mod simulate;
 pub mod workload;
 pub mod world;

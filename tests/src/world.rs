@@ -38,6 +38,7 @@ use crate::workload::{Producer, Token};
 mod clients;
 mod ending;
 mod faults;
+pub(crate) mod hands;
 mod node;
 mod status;
 

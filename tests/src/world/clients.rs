@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         node: NodeId,
         id: ReplicaId,
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// A leader took a batch. Answers whether the producer is done with it.
-    fn placed(
+    pub(super) fn placed(
         &mut self,
         producer: usize,
         node: NodeId,

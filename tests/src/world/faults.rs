@@ -150,7 +150,7 @@ impl World {
         self.gone_down(node, down);
     }
 
-    fn power_cut_at(&mut self, node: NodeId, ops: u64, seed: u64, down: Time) {
+    pub(super) fn power_cut_at(&mut self, node: NodeId, ops: u64, seed: u64, down: Time) {
         if self.would_be_undecidable(node) {
             return;
         }
@@ -161,7 +161,7 @@ impl World {
     }
 
     /// A page-cache log of the node has a voter that will never speak again.
-    fn would_be_undecidable(&self, node: NodeId) -> bool {
+    pub(super) fn would_be_undecidable(&self, node: NodeId) -> bool {
         let here = self.cluster.on(node);
         here.iter()
             .any(|(group, _)| self.cluster.groups[*group].was_page_cache && self.has_dead(*group))
@@ -295,7 +295,7 @@ impl World {
 
     /// The segments of a node whose broker is down, and how far each is durable: above that place
     /// damage cannot be told from a tail that was never whole.
-    fn durable_places(&self, node: NodeId) -> Vec<(PathBuf, u64)> {
+    pub(super) fn durable_places(&self, node: NodeId) -> Vec<(PathBuf, u64)> {
         let disk = self.machines[node].disk.fork();
         let Ok(recovered) = wal::recover(Arc::new(disk.clone()), self.setup.wal_config()) else {
             return Vec::new();
