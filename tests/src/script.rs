@@ -6,24 +6,35 @@
 //! that nothing comes between two lines. The simulator's checks hold at every step, and at the end
 //! all faults end, the cluster must come to rest, and nothing acknowledged may be missing.
 //!
-//! | Command | What happens |
-//! |---|---|
-//! | `cluster 3 [spare=1] [durability=page-cache] [segment=BYTES] [seed=N]` | three nodes with a replica, one without; node 1 leads |
-//! | `produce N records=K [size=BYTES] [batches=B] [acks=1] [nowait]` | a client writes to node N |
-//! | `read N from=K` | a client reads from node N |
-//! | `elect N`, `transfer N [nowait]` | N leads: by votes, or handed over |
-//! | `campaign N` | N becomes a candidate; nobody has voted yet |
-//! | `partition-off N`, `cut A B`, `cut A>B`, `join A B`, `join A>B`, `heal` | links, both ways or one |
-//! | `crash N`, `power-cut N`, `power-cut all`, `restart N`, `restart all` | brokers and machines |
-//! | `wipe N`, `damage N [segment=K] [position=P]` | the disk is replaced by an empty one; a durable bit flips |
-//! | `fail-disk N eio after=K`, `fail-disk N enospc after=K`, `fill-disk N spare=B`, `heal-disk N` | disks |
-//! | `add N`, `remove N` | where the partition is to live |
-//! | `retain offset=K [nowait]` | the log shall start at K |
-//! | `stabilize [quiet]`, `tick K` | clocks run until the cluster is at rest, or for K ticks |
-//! | `wait`, `until KIND A>B … [ticking]` | messages go their way: for a moment, until one is sent |
-//! | `show`, `log N`, `losses` | every node; every entry as `index/epoch:what`; what is gone |
-//! | `expect KEY=VALUE …` | what a blessing cannot rewrite |
-//! | `power-cut-anywhere N` | the story is told again for each disk operation of N from here on, with a power cut there |
+//! The cluster: `cluster 3 [spare=1] [durability=page-cache] [segment=BYTES] [seed=N]` has three
+//! nodes with a replica and one without; node 1 leads.
+//!
+//! Clients:
+//! - `produce N records=K [size=BYTES] [batches=B] [acks=1] [nowait]`: one writes to node N
+//! - `read N from=K`: one reads from node N
+//! - `retain offset=K [nowait]`: one asks that the log starts at K
+//!
+//! Leadership and membership:
+//! - `elect N`, `transfer N [nowait]`: N leads, by votes or handed over
+//! - `campaign N`: N becomes a candidate; nobody has voted yet
+//! - `add N`, `remove N`: where the partition is to live
+//!
+//! Faults:
+//! - `partition-off N`, `cut A B`, `cut A>B`, `join A B`, `join A>B`, `heal`: links, both ways or one
+//! - `crash N`, `power-cut N`, `power-cut all`, `restart N`, `restart all`: brokers and machines
+//! - `wipe N`, `damage N [segment=K] [position=P]`: an empty disk; a durable bit flips
+//! - `fail-disk N eio after=K`, `fail-disk N enospc after=K`, `fill-disk N spare=BYTES`,
+//!   `heal-disk N`: disks that fail from the K-th operation on, or are full
+//! - `power-cut-anywhere N`: the story is told again for each disk operation of N from here on, with
+//!   a power cut there; N must not crash otherwise
+//!
+//! Time:
+//! - `stabilize [quiet]`, `tick K`: clocks run until the cluster is at rest, or for K ticks
+//! - `wait`, `until KIND A>B … [ticking]`: messages go their way: for a moment, until one is sent
+//!
+//! Questions:
+//! - `show`, `log N`, `losses`: every node; every entry as `index/epoch:what`; what is gone
+//! - `expect KEY=VALUE … [node=N]`: what a blessing cannot rewrite
 //!
 //! **Invariant:** one text, one history. Called by `tests/stories.rs`; `VLTAVA_BLESS=1` writes what
 //! was answered into the files.
