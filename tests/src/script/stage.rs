@@ -44,8 +44,6 @@ pub(super) struct Stage {
     cut_op: Option<u64>,
     /// Whose power is cut.
     cut_node: Option<NodeId>,
-    /// Whether it was, once the story is over: the end of all faults forgets what was planned.
-    cut_at_end: Option<bool>,
 }
 
 impl Stage {
@@ -55,8 +53,8 @@ impl Stage {
 
     /// Whether the planned power cut came.
     pub(super) fn was_cut(&self) -> bool {
-        let is_cut = |node| self.world.as_ref().is_some_and(|world| !world.awaits_power_cut(node));
-        self.cut_at_end.unwrap_or_else(|| self.cut_node.is_some_and(is_cut))
+        let hits = |world: &World| world.coverage.count("power cut between two disk operations");
+        self.world.as_ref().is_some_and(|world| hits(world) > 0)
     }
 
     pub(super) fn describe(&self) -> String {
@@ -65,12 +63,19 @@ impl Stage {
 
     /// All faults end; what must hold then holds.
     pub(super) fn finish(&mut self) -> Result<(), String> {
+        let was_cut = self.was_cut();
         let Some(world) = &mut self.world else { return Err("a story has a cluster".to_owned()) };
+        if self.cut_node.is_some_and(|node| !was_cut && !world.awaits_power_cut(node)) {
+            return Err("the node went down in another way before its power was cut".to_owned());
+        }
+        // Where the story itself had no more operations, this telling is the one without a cut.
+        if let Some(node) = self.cut_node {
+            world.forget_power_cut(node);
+        }
         world.set_clocks(true);
         wait(world)?;
         world.clients_give_up();
-        self.cut_at_end = Some(self.was_cut());
-        self.world.as_mut().map_or(Ok(()), |world| held(world.finish()))
+        held(world.finish())
     }
 
     pub(super) fn perform(&mut self, command: &Command) -> Answers {

@@ -160,6 +160,12 @@ impl World {
         machine.cut_at = Some(PlannedCut { op, seed, down });
     }
 
+    /// A planned power cut has come within this event.
+    pub(super) fn is_power_cut_due(&self, node: NodeId) -> bool {
+        let machine = &self.machines[node];
+        machine.cut_at.is_some_and(|cut| machine.disk.op_count() > cut.op)
+    }
+
     /// A page-cache log of the node has a voter that will never speak again.
     pub(super) fn would_be_undecidable(&self, node: NodeId) -> bool {
         let here = self.cluster.on(node);

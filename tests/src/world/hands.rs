@@ -222,6 +222,13 @@ impl World {
         self.machines[node].cut_at.is_some()
     }
 
+    /// A planned power cut will not come.
+    pub(crate) fn forget_power_cut(&mut self, node: NodeId) {
+        if self.machines[node].cut_at.take().is_some() {
+            self.machines[node].disk.heal();
+        }
+    }
+
     /// The broker of a node dies, and a bit flips in what is durable of its `segment`-th file, from
     /// 1, or its newest. Answers where, unless nothing is durable.
     pub(crate) fn damage_node(

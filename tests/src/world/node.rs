@@ -299,6 +299,8 @@ impl World {
                 self.coverage.hit("flush round failed");
                 self.note(|| format!("node {node} cannot flush: {error}"));
             }
+            // The sync failed because the power did: the end of this event says what that means.
+            Err(FlushError::Poisoned) if self.is_power_cut_due(node) => {}
             Err(FlushError::Poisoned) => {
                 self.coverage.hit("disk poisoned by a failed sync");
                 self.note(|| format!("the disk of node {node} is poisoned"));
