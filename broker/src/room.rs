@@ -1,5 +1,6 @@
-//! Back-pressure of a disk: appends wait before they take a partition's lock, so that neither the
-//! flusher's queue nor the kernel's dirty pages grow without bound and a write stays a memory copy.
+//! Back-pressure of a disk: appends wait before they take a partition's lock, so that what waits for
+//! the flusher does not grow without bound. Batches of page-cache topics do not wait for it: there
+//! the kernel's own limit on dirty pages holds writers back.
 
 use std::sync::Arc;
 
