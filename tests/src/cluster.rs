@@ -76,15 +76,16 @@ impl Cluster {
     /// What `node` held of the group is gone for ever: where the target names it, another replica
     /// takes its place.
     pub fn replace(&mut self, group: GroupId, node: NodeId) {
-        let lost: Vec<_> = self.groups[group]
-            .homes
-            .iter()
-            .filter(|(_, home)| **home == node)
-            .map(|(id, _)| *id)
-            .collect();
+        let homes = self.groups[group].homes.iter();
+        let lost: Vec<_> = homes.filter(|(_, home)| **home == node).map(|(id, _)| *id).collect();
+        self.replace_replicas(group, node, &lost);
+    }
+
+    /// These replicas on `node` are gone for ever.
+    pub fn replace_replicas(&mut self, group: GroupId, node: NodeId, lost: &[ReplicaId]) {
         let was_target = lost.iter().any(|id| self.groups[group].target.contains(id));
         let this = &mut self.groups[group];
-        this.dead.extend(&lost);
+        this.dead.extend(lost);
         this.target.retain(|id| !lost.contains(id));
         if was_target {
             let id = self.next_replica();

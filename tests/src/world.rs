@@ -345,7 +345,7 @@ impl World {
             self.note(|| format!("replica {id} announces a loss past {}", loss.end_index));
             // The first to announce it is a candidate, or a voter of an intact one; it abstains no
             // longer when others vote for it, and announce the loss too.
-            let is_allowed = self.truths[group].may_have_lost() || self.may_have_lost(group, id);
+            let is_allowed = self.truths[group].may_have_lost() || self.may_have_lost(group);
             self.check(|world| world.truths[group].on_loss_announced(loss.end_index, is_allowed));
         }
         for message in output.messages {
@@ -367,12 +367,14 @@ impl World {
         self.violation.get_or_insert(Violation(text));
     }
 
-    /// Whether so few voters of `id`'s group are intact that data may be given up.
-    fn may_have_lost(&self, group: GroupId, id: ReplicaId) -> bool {
-        let Some(live) = self.live(id) else { return false };
-        let voters = live.replica.membership().voters;
-        let intact = voters.iter().filter(|voter| !self.lossy.contains(voter)).count();
-        self.cluster.groups[group].was_page_cache && intact < voters.len() / 2 + 1
+    /// Whether so few voters of a group are intact that data may be given up.
+    fn may_have_lost(&self, group: GroupId) -> bool {
+        let Membership { voters, outgoing, .. } = &self.memberships[group].1;
+        let has_quorum = |set: &[ReplicaId]| {
+            let intact = set.iter().filter(|voter| !self.lossy.contains(voter)).count();
+            set.is_empty() || intact > set.len() / 2
+        };
+        self.cluster.groups[group].was_page_cache && !(has_quorum(voters) && has_quorum(outgoing))
     }
 
     fn end_event(&mut self) -> Result<(), Violation> {
@@ -532,7 +534,7 @@ impl World {
             // The operator replaces it.
             let group = live.group;
             coverage.hit("replica with more than the loss left was fenced");
-            self.cluster.replace(group, node);
+            self.cluster.replace_replicas(group, node, &[id]);
             self.retargeted[group] = self.now;
             return;
         }

@@ -75,6 +75,10 @@ impl World {
                     }
                 }
                 Some(Err(AppendRefused::Producer(error))) => {
+                    if !self.truths[group].is_newest(epoch) {
+                        // A deposed leader does not know what came after it.
+                        return self.producers[producer].resend_all();
+                    }
                     return self.sequence_refused(producer, &error.to_string());
                 }
                 Some(Err(_)) => {

@@ -372,9 +372,6 @@ impl World {
                 continue;
             }
             let membership = state.membership();
-            if !live.replica.is_membership_durable() {
-                continue;
-            }
             // Only a member may say so: others may still need the vote of a leader that removed itself.
             if !membership.outgoing.is_empty() || !membership.voters.contains(&id) {
                 continue;
@@ -384,6 +381,16 @@ impl World {
                 |id: &ReplicaId| membership.voters.contains(id) || membership.learners.contains(id);
             let removed: Vec<_> =
                 homes.keys().copied().filter(|id| !target.contains(id) && !is_member(id)).collect();
+            // Most members must find the removal after a restart: one alone may forget or be lost, and
+            // those who have not heard of it would need the removed one's vote.
+            let knows = |id: &&ReplicaId| {
+                self.live(**id).is_some_and(|live| {
+                    live.replica.membership() == membership && live.replica.is_membership_durable()
+                })
+            };
+            if membership.voters.iter().filter(knows).count() <= membership.voters.len() / 2 {
+                continue;
+            }
             for id in removed {
                 self.note(|| format!("replica {id} of group {group} is retired"));
                 self.cluster.groups[group].homes.remove(&id);
