@@ -19,8 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vltava_protocol::ids::Offset;
-use vltava_protocol::record::InternalKind;
-use vltava_protocol::record::batch::{BatchHeader, verify_crc};
+use vltava_protocol::record::batch::verify_crc;
 
 use crate::bugs::{Bug, planted};
 use crate::disk::Disk;
@@ -29,7 +28,7 @@ use crate::flush::{FlushItem, SegmentFile};
 use crate::ids::{FileId, Generation, LogIndex, Place, ReplicaId, SegmentId};
 use crate::index::{BatchStart, SegmentIndex};
 use crate::log::{
-    Durability, Ids, LogConfig, PartitionLog, Parts, ReadError, create_segment, internal_of,
+    Durability, Ids, LogConfig, PartitionLog, Parts, ReadError, create_segment,
     log_start_forgotten, producers_as_of,
 };
 use crate::paths::{
@@ -41,6 +40,11 @@ use crate::segment_header::HeaderError;
 use crate::segments::walk_indexes;
 use crate::side_file;
 use crate::state::ReplicaState;
+
+mod tail;
+
+pub(crate) use tail::scan_batches;
+use tail::{has_content, write_again};
 
 /// Bytes looked at, at once, for something other than zeros.
 const TAIL_CHUNK_BYTES: usize = 64 * 1024;
@@ -586,92 +590,8 @@ fn check_last_batch(segments: &[Arc<Segment>]) -> Result<(), RecoverError> {
     }
 }
 
-/// Writes what was read once more: the process before may have seen a sync fail, and then the kernel
-/// takes pages for clean that never reached the disk.
-fn write_again(file: &SegmentFile, range: std::ops::Range<u64>) -> io::Result<()> {
-    let mut position = range.start;
-    while position < range.end {
-        let length = (range.end - position).min(TAIL_CHUNK_BYTES as u64) as usize;
-        let bytes = read_at(file, position, length)?;
-        if bytes.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        file.file.write_at(position, &[io::IoSlice::new(&bytes)])?;
-        position += bytes.len() as u64;
-    }
-    Ok(())
-}
-
 fn damaged(segment: SegmentId, position: u64, reason: &str) -> RecoverError {
     RecoverError::Damaged { segment, position, reason: reason.into() }
-}
-
-/// Takes the batches of a file into its index, up to `limit` or `length`: by their headers below the
-/// position `durable`, with their checksums above it. Returns what is wrong with the bytes at the
-/// index's end, if that is why it ends there.
-pub(crate) fn scan_batches(
-    index: &mut SegmentIndex,
-    file: &Arc<SegmentFile>,
-    length: u64,
-    limit: Option<LogIndex>,
-    durable: u64,
-) -> io::Result<Option<String>> {
-    let mut walker = Walker::new(file.clone(), length, Access::Pread);
-    loop {
-        let at = index.end();
-        if limit.is_some_and(|limit| at.index >= limit) || at.position >= length {
-            return Ok(None);
-        }
-        match next_batch(&mut walker, at, at.position < durable)? {
-            Ok((header, kind)) => index.push(&header, kind),
-            Err(reason) => return Ok(Some(reason)),
-        }
-    }
-}
-
-type NextBatch = Result<(BatchHeader, Option<InternalKind>), String>;
-
-/// The batch at `at`, or what is wrong with the bytes there.
-fn next_batch(walker: &mut Walker, at: BatchStart, durable: bool) -> io::Result<NextBatch> {
-    let header = match walker.header(at.position) {
-        Ok(header) => header,
-        Err(WalkError::Io(error)) => return Err(error),
-        Err(error @ WalkError::Bad { .. }) => return Ok(Err(error.to_string())),
-    };
-    if header.base_offset != at.offset || header.leader_epoch < at.epoch_before {
-        return Ok(Err(format!(
-            "a batch of offset {} and epoch {} where {} and at least {} belong",
-            header.base_offset, header.leader_epoch, at.offset, at.epoch_before
-        )));
-    }
-    // Internal batches are small and read whole in any case: their kind is in the payload.
-    if durable && !header.is_internal() {
-        return Ok(Ok((header, None)));
-    }
-    let bytes = walker.whole(at.position, header.size())?;
-    if !verify_crc(&bytes) {
-        return Ok(Err("a batch does not fit its checksum".into()));
-    }
-    Ok(match internal_of(at.index, &header, &bytes) {
-        Ok(internal) => Ok((header, internal.map(|internal| internal.kind))),
-        Err(error) => Err(error.to_string()),
-    })
-}
-
-/// Whether anything but zeros lies in the file from `position` on.
-fn has_content(file: &SegmentFile, mut position: u64, length: u64) -> io::Result<bool> {
-    while position < length {
-        let chunk = (length - position).min(TAIL_CHUNK_BYTES as u64) as usize;
-        let bytes = read_at(file, position, chunk)?;
-        if bytes.iter().any(|&byte| byte != 0) {
-            return Ok(true);
-        }
-        if bytes.is_empty() {
-            break;
-        }
-        position += bytes.len() as u64;
-    }
-    Ok(false)
 }
 
 /// The leader epochs that the segments name.

@@ -19,13 +19,13 @@ use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, State
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vltava_protocol::ids::Offset;
-use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 use vltava_storage::bugs::{Bug, planted};
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::{Durability, PartitionLog};
 use vltava_storage::state::{Membership, VoteState};
 
+mod check;
 mod convert;
 
 use convert::{from_entry, from_raft, into_raft};
@@ -33,7 +33,7 @@ use convert::{from_entry, from_raft, into_raft};
 use super::effects::{Effect, Step};
 use super::log_store::{LogStore, conf_state, internal, membership, term_of};
 use super::membership::{MemberRole, MembershipStep};
-use super::message::{Payload, PeerBody, PeerMessage};
+use super::message::{PeerBody, PeerMessage};
 
 /// Bytes of entries in one append message, unless a single entry is larger.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
@@ -635,62 +635,6 @@ impl PartitionGroup {
         let timeout = self.rng.random_range(least..2 * least);
         self.node.raft.set_randomized_election_timeout(timeout);
     }
-
-    /// A leader's entries agree with what is committed here, but after a loss.
-    fn check_agreement(&self, message: &PeerMessage) -> Result<(), MessageRefused> {
-        let PeerBody::Append { prev_index, prev_term, entries, .. } = &message.body else {
-            return Ok(());
-        };
-        if message.term < self.term() {
-            return Ok(());
-        }
-        let committed = LogIndex(self.node.raft.raft_log.committed);
-        let named = entries.iter().map(|entry| (entry.index, entry.term));
-        let named = std::iter::once((*prev_index, *prev_term)).chain(named);
-        for (index, term) in named.take_while(|(index, _)| *index <= committed) {
-            if self.log().epoch_at(index).is_some_and(|known| term_of(known) != term) {
-                return Err(MessageRefused::Diverged { from: message.from, index });
-            }
-        }
-        Ok(())
-    }
-
-    fn check(&self, message: &PeerMessage) -> Result<(), MessageRefused> {
-        let &PeerMessage { from, to, term, ref body } = message;
-        if to != self.id || from == self.id || from.0 == 0 {
-            return Err(MessageRefused::Misaddressed { from, to, replica: self.id });
-        }
-        let impossible = |what| Err(MessageRefused::Impossible { from, what });
-        if term == 0 || term > i32::MAX as u64 {
-            return impossible("term out of range");
-        }
-        match body {
-            PeerBody::Append { prev_index, prev_term, entries, .. } => {
-                let (mut index, mut last_term) = (*prev_index, *prev_term);
-                for entry in entries {
-                    if entry.index != index.next() || entry.term < last_term || entry.term > term {
-                        return impossible("entries out of order");
-                    }
-                    if let Payload::Batch(batch) = &entry.payload
-                        && !is_batch_of(batch, entry.term)
-                    {
-                        return impossible("an entry is not a batch of its term");
-                    }
-                    (index, last_term) = (entry.index, entry.term);
-                }
-                Ok(())
-            }
-            PeerBody::AppendResponse { index, reject, .. }
-                if !reject && self.role() == Role::Leader && term == self.term() =>
-            {
-                if index.0 > self.node.raft.raft_log.last_index() {
-                    return impossible("acknowledges what was never sent");
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Entries that must be read into memory before raft can send them.
@@ -712,10 +656,4 @@ pub struct ReceivedSnapshot {
     pub membership: Membership,
     /// The encoded manifest.
     pub manifest: bytes::Bytes,
-}
-
-fn is_batch_of(batch: &bytes::Bytes, term: u64) -> bool {
-    BatchHeader::parse(batch).is_ok_and(|header| {
-        header.size() == batch.len() && i64::from(header.leader_epoch.0) == term as i64
-    })
 }
