@@ -8,9 +8,10 @@
 //!
 //! One batch a partition. Validation walks every record outside any lock; a compressed batch that is
 //! large, or turns out to be, on the blocking pool, with no more at once than there are cores. With
-//! acks 0 there is no response; an error closes the connection, the only way to tell. Topics are named by id from version 13. Newer clients learn from a
-//! `NOT_LEADER_OR_FOLLOWER` who leads (version 10, KIP-951). Transactional batches are
-//! `INVALID_TXN_STATE`, since no transaction can be open.
+//! acks 0 there is no response; an error closes the connection, the only way to tell. Topics are
+//! named by id from version 13. Newer clients learn from a `NOT_LEADER_OR_FOLLOWER` who leads
+//! (version 10, KIP-951). Transactional batches are `INVALID_TXN_STATE`, since no transaction can be
+//! open.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
