@@ -49,13 +49,15 @@ pub struct GroupConfig {
     pub election_ticks: u16,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: u16,
+    /// Bytes of entries in one append message, unless a single entry is larger.
+    pub append_bytes_max: u64,
     /// Seed of the election timeouts.
     pub seed: u64,
 }
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        Self { election_ticks: 10, heartbeat_ticks: 2, seed: 0 }
+        Self { election_ticks: 10, heartbeat_ticks: 2, append_bytes_max: APPEND_BYTES_MAX, seed: 0 }
     }
 }
 
@@ -155,7 +157,7 @@ impl PartitionGroup {
             election_tick: usize::from(config.election_ticks),
             heartbeat_tick: usize::from(config.heartbeat_ticks),
             applied: applied.0,
-            max_size_per_msg: APPEND_BYTES_MAX,
+            max_size_per_msg: config.append_bytes_max,
             max_inflight_msgs: INFLIGHT_MAX,
             // Room is our own count of bytes: raft subtracts what it reads back, and it reads back
             // entries without payload.
