@@ -13,7 +13,6 @@ use raft::prelude::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
-use vltava_storage::bugs::{Bug, planted};
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::PartitionLog;
 use vltava_storage::state::Membership;
@@ -195,9 +194,7 @@ impl Storage for LogStore {
         let metadata = snapshot.mut_metadata();
         metadata.index = manifest.index.0;
         metadata.term = term_of(manifest.epoch);
-        if !planted(Bug::LearnerWithoutConfState) {
-            metadata.set_conf_state(conf_state(&membership));
-        }
+        metadata.set_conf_state(conf_state(&membership));
         snapshot.data = manifest.encode();
         Ok(snapshot)
     }

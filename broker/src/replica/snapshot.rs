@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use vltava_storage::bugs::{Bug, planted};
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::PartitionLog;
 use vltava_storage::snapshot::{SnapshotInstall, SnapshotManifest};
+use vltava_storage::state::Membership;
 
 use super::group::ReceivedSnapshot;
 use super::message::PeerBody;
@@ -208,7 +210,11 @@ impl SnapshotReceived {
         ReceivedSnapshot {
             index: manifest.index,
             last_term: self.last_term,
-            membership: manifest.membership().cloned().unwrap_or_default(),
+            membership: if planted(Bug::LearnerWithoutConfState) {
+                Membership::default()
+            } else {
+                manifest.membership().cloned().unwrap_or_default()
+            },
             manifest: self.manifest.clone(),
         }
     }
