@@ -122,6 +122,7 @@ impl Plan {
             groups,
             segment_bytes: *[700, 2000, 6000].choose(&mut rng).expect("not empty"),
             wal_bytes: *[2048, 4096, 16_384].choose(&mut rng).expect("not empty"),
+            append_bytes_max: *[1, 300, 2000, 1 << 20].choose(&mut rng).expect("not empty"),
             write_bytes_max: *[256, 1024, 65_536].choose(&mut rng).expect("not empty"),
             seed,
         };
@@ -148,6 +149,12 @@ impl Plan {
             now += rng.random_range(100..1500);
             actions.push((now, action(nodes, group_count, producers.len(), &taste, &mut rng)));
         }
+        match rng.random_range(0..12) {
+            0 => lonely_leader(&setup, length, &mut actions, &mut rng),
+            1 => elections(&setup, length, &mut actions, &mut rng),
+            _ => {}
+        }
+        actions.sort_by_key(|(at, _)| *at);
         Self { setup, producers, actions, length }
     }
 
@@ -161,6 +168,55 @@ impl Plan {
             world.plan(*at, action.clone());
         }
         world
+    }
+}
+
+/// A lone voter has a learner that it cannot hear, a slow disk, and a machine that loses power just
+/// after it became leader: what it said in a term that it forgets must not have left.
+fn lonely_leader(
+    setup: &Setup,
+    length: Time,
+    actions: &mut Vec<(Time, Action)>,
+    rng: &mut ChaCha8Rng,
+) {
+    let Some(leader) = setup.groups[0].0.first().copied().filter(|_| setup.nodes > 1) else {
+        return;
+    };
+    let learner = (leader + 1) % setup.nodes;
+    actions.retain(|(_, action)| !action.is_fault());
+    actions.push((20 * TICK, Action::Retarget { group: 0, nodes: vec![leader] }));
+    let mut now = 40 * TICK;
+    actions.push((now, Action::Retarget { group: 0, nodes: vec![leader, learner] }));
+    now += rng.random_range(TICK..5 * TICK);
+    actions.push((now, Action::Cut { from: learner, to: leader, both: false, lasts: length }));
+    let delay = rng.random_range(2 * TICK..20 * TICK);
+    actions.push((now, Action::SlowDisk { node: leader, delay, lasts: length }));
+    while now < length {
+        now += rng.random_range(10 * TICK..40 * TICK);
+        let (seed, down) = (rng.random(), rng.random_range(1..TICK));
+        actions.push((now, Action::PowerCut { node: leader, seed, down }));
+        now += down + rng.random_range(1..4 * TICK);
+        let (seed, down) = (rng.random(), rng.random_range(1..TICK));
+        actions.push((now, Action::PowerCut { node: leader, seed, down }));
+    }
+}
+
+/// Leaders come and go so fast that entries of many terms are spread unevenly (the Raft paper's
+/// figure 8).
+fn elections(setup: &Setup, length: Time, actions: &mut Vec<(Time, Action)>, rng: &mut ChaCha8Rng) {
+    actions.retain(|(_, action)| !action.is_fault());
+    let mut now = 20 * TICK;
+    while now < length {
+        now += rng.random_range(TICK..8 * TICK);
+        let node = rng.random_range(0..setup.nodes);
+        let group = rng.random_range(0..setup.groups.len());
+        let lasts = rng.random_range(TICK..15 * TICK);
+        let action = match rng.random_range(0..5) {
+            0..2 => Action::Isolate { node, lasts },
+            2 => Action::Crash { node, down: lasts },
+            _ => Action::Campaign { group, pick: rng.random_range(0..16) },
+        };
+        actions.push((now, action));
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Setup {
     pub segment_bytes: u64,
     /// Size of a file of the write-ahead set, small, so that files are recycled all the time.
     pub wal_bytes: u64,
+    /// Bytes of entries in one message to a follower, small, so that logs grow in pieces.
+    pub append_bytes_max: u64,
     /// Writes up to this size go through the write-ahead set.
     pub write_bytes_max: u64,
     /// Seed of everything that is decided while the world runs.
@@ -193,6 +195,8 @@ pub struct World {
     pub(crate) truths: Vec<Truth>,
     /// The newest membership that any replica applied, per group.
     pub(crate) memberships: Vec<(LogIndex, Membership)>,
+    /// The membership that each replica knew when it was last seen.
+    pub(crate) known: BTreeMap<ReplicaId, Membership>,
     /// When a group's target last changed.
     pub(crate) retargeted: Vec<Time>,
     /// Voters whose machine lost the memory of a page-cache log, until they are refilled.
@@ -236,6 +240,7 @@ impl World {
             machines,
             truths: Vec::new(),
             memberships: Vec::new(),
+            known: BTreeMap::new(),
             retargeted: Vec::new(),
             lossy: BTreeSet::new(),
             producers: Vec::new(),
@@ -524,7 +529,7 @@ impl World {
     /// Compares what a replica shows with the truth, and tells those who waited for it.
     fn observe(&mut self, node: NodeId, id: ReplicaId) {
         let is_damaged = self.machines[node].is_damaged;
-        let Self { machines, truths, lossy, coverage, memberships, acks, .. } = self;
+        let Self { machines, truths, lossy, coverage, memberships, acks, known, .. } = self;
         let Some(broker) = &mut machines[node].broker else { return };
         let Some(Slot::Open(live)) = broker.slots.get_mut(&id) else { return };
         let truth = &mut truths[live.group];
@@ -539,6 +544,7 @@ impl World {
             return;
         }
         let result = live.observe(id, truth, &mut memberships[live.group], acks, is_damaged);
+        known.insert(id, live.replica.membership());
         if !live.replica.abstains() && lossy.remove(&id) {
             coverage.hit("lost tail refilled or given up");
         }

@@ -136,6 +136,7 @@ impl Stage {
             groups: vec![((0..replicas).collect(), durability)],
             segment_bytes: command.option("segment", 4000)?,
             wal_bytes: 16_384,
+            append_bytes_max: 1 << 20,
             write_bytes_max: 4096,
             seed: command.option("seed", 1)?,
         });

@@ -9,7 +9,6 @@ use vltava_storage::disk::sim::{Fault, FaultPlan, SimDisk};
 use vltava_storage::ids::{FileId, ReplicaId};
 use vltava_storage::log::Durability;
 use vltava_storage::paths::{parse_replica_dir_name, parse_segment_file_name};
-use vltava_storage::state::Membership;
 use vltava_storage::wal;
 
 use super::{Event, PlannedCut, Slot, TICK, Undo, World};
@@ -221,9 +220,9 @@ impl World {
     fn survives(&self, group: GroupId, node: NodeId) -> bool {
         let Group { target, dead, homes, was_page_cache, .. } = &self.cluster.groups[group];
         let newest = &self.memberships[group].1;
-        let mut known: Vec<Membership> =
-            self.lives(group).iter().map(|(_, _, live)| live.replica.membership()).collect();
-        known.push(newest.clone());
+        // A replica that is down goes on with what it knew.
+        let known = homes.keys().filter(|id| !dead.contains(id));
+        let known = known.filter_map(|id| self.known.get(id)).chain([newest]);
         let mut sorted = target.clone();
         sorted.sort_unstable();
         let is_settled = newest.outgoing.is_empty()
@@ -242,8 +241,8 @@ impl World {
             voters.is_empty()
                 || well > voters.len() / 2 && (!was_page_cache || well >= voters.len() - 1)
         };
-        is_settled
-            && known.iter().all(|known| is_quorum(&known.voters) && is_quorum(&known.outgoing))
+        let mut known = known.filter(|known| !known.voters.is_empty());
+        is_settled && known.all(|known| is_quorum(&known.voters) && is_quorum(&known.outgoing))
     }
 
     fn all_survive(&self, node: NodeId) -> bool {

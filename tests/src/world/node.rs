@@ -173,7 +173,8 @@ impl World {
             unreachable!("only what is being opened has this ticket");
         };
         let durability = self.cluster.groups[group].durability;
-        let config = GroupConfig { seed, ..GroupConfig::default() };
+        let append_bytes_max = self.setup.append_bytes_max;
+        let config = GroupConfig { seed, append_bytes_max, ..GroupConfig::default() };
         let replica = Replica::new(*log, durability, config, broker.queue.clone());
         let live = Live {
             group,
