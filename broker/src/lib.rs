@@ -8,6 +8,7 @@ pub mod config;
 pub mod connection;
 pub mod context;
 pub mod controller;
+pub mod coordinator;
 pub mod fetch_sessions;
 pub mod handlers;
 pub mod logging;

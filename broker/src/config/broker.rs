@@ -130,6 +130,9 @@ config_table! {
     group_max_session_timeout_ms: i32 = key("group.max.session.timeout.ms", "1800000");
     /// The most members of a classic group.
     group_max_size: i32 = key("group.max.size", "2147483647").at_least(1);
+    /// The most groups that `/metrics` shows each by itself; the rest is summed up. Not a key of
+    /// Kafka's.
+    group_metrics_max: i32 = key("group.metrics.max", "100").at_least(0);
     /// The shortest session timeout that a member of a classic group may ask for.
     group_min_session_timeout_ms: i32 = key("group.min.session.timeout.ms", "6000");
     /// The address that the broker listens on. Set by --listen.
