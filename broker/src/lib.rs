@@ -9,6 +9,7 @@ pub mod connection;
 pub mod context;
 pub mod controller;
 pub mod coordinator;
+pub mod embedded;
 pub mod fetch_sessions;
 pub mod handlers;
 pub mod logging;
@@ -22,3 +23,5 @@ pub mod producer_ids;
 pub mod replica;
 pub mod room;
 pub mod server;
+
+pub use embedded::{Broker, BrokerError, Config};

@@ -32,6 +32,7 @@ use crate::admin;
 use crate::clock::Clock;
 use crate::config::broker::BrokerConfig;
 use crate::config::topic::TopicConfig;
+use crate::connection::DRAIN_MS_MAX;
 use crate::controller::service::{ApplyError, ControlError, Controller};
 use crate::handlers;
 use crate::metrics::{Metrics, RaftMetrics};
@@ -133,20 +134,46 @@ pub struct RunningNode {
     node: Arc<Node>,
     server: Server,
     admin: Option<admin::AdminServer>,
+    housekeeper: Housekeeper,
     threads: Threads,
     _lock: DirLock,
 }
 
-/// The node's own threads.
+/// The node's own threads. Dropping it ends and joins them: nothing writes to the directory once
+/// its lock is released, also when a start fails half-way.
 #[derive(Debug)]
 struct Threads {
     stop: Arc<AtomicBool>,
     /// All logs were closed: the disk may be marked clean.
     is_whole: Arc<AtomicBool>,
     queue: Arc<FlushQueue>,
-    flusher: JoinHandle<()>,
-    ticker: JoinHandle<()>,
-    housekeeper: tokio::task::JoinHandle<()>,
+    flusher: Option<JoinHandle<()>>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Ends them in order: no tick meets a closed log, no log is open when the flusher ends.
+    fn close(mut self, partitions: &Partitions) {
+        self.end_ticker();
+        self.is_whole.store(partitions.close(), Ordering::Relaxed);
+    }
+
+    fn end_ticker(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(ticker) = self.ticker.take() {
+            let _ = ticker.join();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end_ticker();
+        self.queue.close();
+        if let Some(flusher) = self.flusher.take() {
+            let _ = flusher.join();
+        }
+    }
 }
 
 impl Node {
@@ -179,17 +206,8 @@ impl Node {
             opened.storage.clone(),
             metrics.raft.clone(),
         ));
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_whole = Arc::new(AtomicBool::new(false));
-        let flusher = spawn_flusher(
-            opened.flusher,
-            opened.storage.queue.clone(),
-            opened.storage.room.clone(),
-            partitions.clone(),
-            metrics.clone(),
-            is_whole.clone(),
-        )?;
-        let ticker = spawn_ticker(partitions.clone(), stop.clone())?;
+        let threads =
+            Threads::spawn(opened.flusher, &opened.storage, &partitions, metrics.clone())?;
 
         let group_zero =
             open_group_zero(&opened.storage, &partitions, flags.node_id, metrics.raft.clone())?;
@@ -232,15 +250,7 @@ impl Node {
             ),
             None => None,
         };
-        let threads = Threads {
-            stop,
-            is_whole,
-            queue: opened.storage.queue.clone(),
-            flusher,
-            ticker,
-            housekeeper,
-        };
-        Ok(RunningNode { node, server, admin, threads, _lock: lock })
+        Ok(RunningNode { node, server, admin, housekeeper, threads, _lock: lock })
     }
 }
 
@@ -262,20 +272,18 @@ impl RunningNode {
 
     /// Stops in order: no new requests, answers to the old ones, closed logs, a clean mark.
     pub async fn shutdown(self) {
-        self.server.shutdown().await;
-        if let Some(admin) = self.admin {
+        self.shutdown_within(Duration::from_millis(DRAIN_MS_MAX)).await;
+    }
+
+    /// Stops in order, and gives the answers to what has begun no more time than `patience`.
+    pub async fn shutdown_within(self, patience: Duration) {
+        let Self { node, server, admin, housekeeper, threads, _lock } = self;
+        server.shutdown_within(patience).await;
+        if let Some(admin) = admin {
             admin.shutdown().await;
         }
-        let Threads { stop, is_whole, queue, flusher, ticker, housekeeper } = self.threads;
-        stop.store(true, Ordering::Relaxed);
-        housekeeper.abort();
-        let partitions = self.node.partitions.clone();
-        let ending = tokio::task::spawn_blocking(move || {
-            let _ = ticker.join();
-            is_whole.store(partitions.close(), Ordering::Relaxed);
-            queue.close();
-            let _ = flusher.join();
-        });
+        drop(housekeeper);
+        let ending = tokio::task::spawn_blocking(move || threads.close(&node.partitions));
         if let Err(failure) = ending.await {
             tracing::error!(%failure, "the node did not stop in order");
         }
@@ -378,73 +386,124 @@ async fn wait_for_leader(group_zero: &Arc<Partition>) -> Result<(), StartError> 
         .map_err(|_| StartError::NoController(GROUP_ZERO_WAIT))
 }
 
-fn spawn_flusher(
-    mut flusher: Flusher,
+impl Threads {
+    fn spawn(
+        flusher: Flusher,
+        storage: &Storage,
+        partitions: &Arc<Partitions>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let (stop, is_whole) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let flushing = Flushing {
+            flusher,
+            queue: storage.queue.clone(),
+            room: storage.room.clone(),
+            partitions: partitions.clone(),
+            metrics,
+            stop: stop.clone(),
+            is_whole: is_whole.clone(),
+        };
+        let flusher = thread("flusher", move || flushing.run())?;
+        let queue = storage.queue.clone();
+        let mut threads = Self { stop, is_whole, queue, flusher: Some(flusher), ticker: None };
+        let (partitions, stop) = (partitions.clone(), threads.stop.clone());
+        threads.ticker = Some(thread("ticker", move || tick(&partitions, &stop))?);
+        Ok(threads)
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Thread)
+}
+
+/// What the flusher's thread works with.
+struct Flushing {
+    flusher: Flusher,
     queue: Arc<FlushQueue>,
     room: Arc<Room>,
     partitions: Arc<Partitions>,
     metrics: Arc<Metrics>,
+    stop: Arc<AtomicBool>,
     is_whole: Arc<AtomicBool>,
-) -> Result<JoinHandle<()>, StartError> {
-    let work = move || {
-        while queue.wait() {
-            let begun = Instant::now();
-            match flusher.round() {
-                Ok(round) => {
-                    for (replica, ticket) in &round.completed {
-                        if let Some(partition) = partitions.by_replica(*replica) {
-                            partition.on_durable(*ticket);
-                        }
-                    }
-                    metrics.flush.rounds.inc();
-                    metrics.flush.items.inc_by(round.stats.items);
-                    metrics.flush.bytes.inc_by(round.stats.wal_bytes);
-                    metrics.flush.duration.observe(begun.elapsed());
-                }
-                Err(error @ FlushError::Write { .. }) => {
-                    tracing::error!(%error, "a flush round could not write, it is tried again");
-                    std::thread::sleep(FLUSH_RETRY);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the disk is out of service until the next start");
-                    partitions.on_disk_failed();
-                    room.freed();
-                    return;
-                }
-            }
-            room.freed();
-        }
-        if !is_whole.load(Ordering::Relaxed) {
-            tracing::warn!("not all logs could be closed: the disk is not marked clean");
-        } else if let Err(error) = flusher.shutdown() {
-            tracing::error!(%error, "the disk could not be marked clean");
-        }
-    };
-    std::thread::Builder::new().name("flusher".to_owned()).spawn(work).map_err(StartError::Thread)
 }
 
-fn spawn_ticker(
-    partitions: Arc<Partitions>,
-    stop: Arc<AtomicBool>,
-) -> Result<JoinHandle<()>, StartError> {
-    let work = move || {
-        while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(TICK);
-            for partition in partitions.ticking() {
-                partition.tick();
+impl Flushing {
+    fn run(mut self) {
+        while self.queue.wait() {
+            let goes_on = self.round();
+            self.room.freed();
+            if !goes_on {
+                return;
             }
         }
-    };
-    std::thread::Builder::new().name("ticker".to_owned()).spawn(work).map_err(StartError::Thread)
+        if !self.is_whole.load(Ordering::Relaxed) {
+            tracing::warn!("not all logs could be closed: the disk is not marked clean");
+        } else if let Err(error) = self.flusher.shutdown() {
+            tracing::error!(%error, "the disk could not be marked clean");
+        }
+    }
+
+    /// One round; whether there may be another.
+    fn round(&mut self) -> bool {
+        let begun = Instant::now();
+        match self.flusher.round() {
+            Ok(round) => {
+                for (replica, ticket) in &round.completed {
+                    if let Some(partition) = self.partitions.by_replica(*replica) {
+                        partition.on_durable(*ticket);
+                    }
+                }
+                let metrics = &self.metrics.flush;
+                metrics.rounds.inc();
+                metrics.items.inc_by(round.stats.items);
+                metrics.bytes.inc_by(round.stats.wal_bytes);
+                metrics.duration.observe(begun.elapsed());
+                true
+            }
+            Err(error @ FlushError::Write { .. }) if self.stop.load(Ordering::Relaxed) => {
+                tracing::error!(%error, "the last flush round could not write");
+                false
+            }
+            Err(error @ FlushError::Write { .. }) => {
+                tracing::error!(%error, "a flush round could not write, it is tried again");
+                std::thread::sleep(FLUSH_RETRY);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the disk is out of service until the next start");
+                self.partitions.on_disk_failed();
+                false
+            }
+        }
+    }
+}
+
+fn tick(partitions: &Partitions, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(TICK);
+        for partition in partitions.ticking() {
+            partition.tick();
+        }
+    }
+}
+
+/// The task of retention; dropping it ends it.
+#[derive(Debug)]
+struct Housekeeper(tokio::task::JoinHandle<()>);
+
+impl Drop for Housekeeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn spawn_housekeeper(
     config: &BrokerConfig,
     partitions: Arc<Partitions>,
     clock: Arc<Clock>,
-) -> tokio::task::JoinHandle<()> {
+) -> Housekeeper {
     let every = Duration::from_millis(config.log_retention_check_interval_ms.unsigned_abs());
-    tokio::spawn(async move {
+    Housekeeper(tokio::spawn(async move {
         let mut interval = tokio::time::interval(every);
         loop {
             interval.tick().await;
@@ -454,5 +513,5 @@ fn spawn_housekeeper(
                 tracing::error!(%failure, "housekeeping failed");
             }
         }
-    })
+    }))
 }

@@ -15,13 +15,16 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
-use crate::connection::{Connection, ConnectionConfig, DRAIN_MS_MAX, Ended, Service};
+use crate::connection::{Connection, ConnectionConfig, Ended, Service};
 use crate::metrics::ConnectionMetrics;
 
 /// Connections the kernel completes before they are accepted.
 const BACKLOG: u32 = 1024;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE_MS: u64 = 100;
+/// More time for connections to end than they were given: each bounds its own drain, this is for
+/// one that cannot even do that.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// Most characters of a client id that a log line shows.
 const CLIENT_ID_CHARS_MAX: usize = 100;
 
@@ -50,13 +53,14 @@ pub struct Peer {
 
 /// Tells everything begun that the server wants to end. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<Option<Duration>>);
 
-/// A running listener. Dropping it aborts its connections; [`Self::shutdown`] lets them finish.
+/// A running listener. Dropping it aborts its connections; [`Self::shutdown_within`] lets them finish.
 #[derive(Debug)]
 pub struct Server {
     addr: SocketAddr,
-    end: watch::Sender<bool>,
+    /// How long the connections may take once the end was asked for.
+    end: watch::Sender<Option<Duration>>,
     accepting: JoinHandle<()>,
 }
 
@@ -95,7 +99,12 @@ impl Shutdown {
     pub async fn requested(&self) {
         let mut told = self.0.clone();
         // An error says that the sender is dropped: that is an end as well.
-        let _ = told.wait_for(|end| *end).await;
+        let _ = told.wait_for(Option::is_some).await;
+    }
+
+    /// How long the connections may take to end. Nothing, if the server is gone.
+    fn patience(&self) -> Duration {
+        self.0.borrow().unwrap_or_default()
     }
 }
 
@@ -108,7 +117,7 @@ impl Server {
         make: impl Fn(Arc<Peer>, Shutdown) -> V + Send + 'static,
     ) -> io::Result<Self> {
         let addr = listener.local_addr()?;
-        let (end, told) = watch::channel(false);
+        let (end, told) = watch::channel(None);
         let shutdown = Shutdown(told);
         let acceptor = Acceptor {
             config,
@@ -128,10 +137,11 @@ impl Server {
         self.addr
     }
 
-    /// Stops accepting and reading, answers what has begun, within
-    /// [`DRAIN_MS_MAX`], and returns when all connections are closed.
-    pub async fn shutdown(self) {
-        let _ = self.end.send(true);
+    /// Stops accepting and reading, answers what has begun, within `patience` and
+    /// [`DRAIN_MS_MAX`](crate::connection::DRAIN_MS_MAX), and returns when all connections are
+    /// closed.
+    pub async fn shutdown_within(self, patience: Duration) {
+        let _ = self.end.send(Some(patience));
         if let Err(failure) = self.accepting.await {
             error!(%failure, "the accepting task failed");
         }
@@ -172,8 +182,7 @@ impl Acceptor {
         drop(listener);
         info!(connections = self.connections.len(), "draining client connections");
         let drained = async { while self.connections.join_next().await.is_some() {} };
-        // Each connection bounds its own drain; this bound is for one that cannot even do that.
-        let limit = Duration::from_millis(2 * DRAIN_MS_MAX);
+        let limit = shutdown.patience() + DRAIN_GRACE;
         if tokio::time::timeout(limit, drained).await.is_err() {
             warn!("client connections did not drain in time");
             self.connections.shutdown().await;

@@ -110,7 +110,11 @@ async fn serve(config: BrokerConfig, begun: Instant) -> Result<(), CommandError>
     };
     tokio::select! {
         () = running.shutdown() => Ok(()),
-        () = again => Err(CommandError::Argument("stopped before the logs were closed".to_owned())),
+        () = again => {
+            // Not by returning, which waits for threads: perhaps for the one that does not end.
+            eprintln!("vltava: stopped before the logs were closed");
+            std::process::exit(1)
+        }
     }
 }
 

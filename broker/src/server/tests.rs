@@ -5,6 +5,8 @@ use vltava_protocol::messages::{ApiKey, HeartbeatResponse, encode_response};
 use super::*;
 use crate::connection::{Boxed, Reply, Stage};
 
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Answers every request with a Heartbeat response.
 struct Echo;
 
@@ -46,7 +48,7 @@ async fn connections_over_a_limit_are_refused_and_room_comes_back() {
         drop(first);
         // The end of the first is noticed on the way: the accepting task handles both.
         while !connect(&server).await.1 {}
-        server.shutdown().await;
+        server.shutdown_within(PATIENCE).await;
     }
 }
 
@@ -55,7 +57,7 @@ async fn shutdown_closes_idle_connections_and_the_port() {
     let (server, _) = start(10, 10);
     let addr = server.addr();
     let (mut socket, _) = connect(&server).await;
-    server.shutdown().await;
+    server.shutdown_within(PATIENCE).await;
     assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(TcpStream::connect(addr).await.is_err());
     assert!(bind(addr).is_ok(), "the port is free at once");
@@ -65,7 +67,7 @@ async fn shutdown_closes_idle_connections_and_the_port() {
 async fn a_port_in_use_is_an_error_at_bind() {
     let (server, _) = start(10, 10);
     assert_eq!(bind(server.addr()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-    server.shutdown().await;
+    server.shutdown_within(PATIENCE).await;
 }
 
 #[test]

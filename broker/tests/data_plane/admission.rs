@@ -180,7 +180,7 @@ async fn the_admin_listener_tells_of_requests() {
     for (path, wanted) in
         [("/health", "ok\n"), ("/metrics", "vltava_requests_total{api=\"ApiVersions\"} 1\n")]
     {
-        let mut socket = TcpStream::connect(node.running.admin_addr().unwrap()).await.unwrap();
+        let mut socket = TcpStream::connect(node.broker.admin_addr().unwrap()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut page = String::new();
@@ -198,6 +198,6 @@ async fn shutdown_ends_connections_and_long_polls() {
     wire.send(ApiKey::Fetch, 11, &request).await;
     let began = std::time::Instant::now();
     // The request may or may not have begun; both ways the end comes at once.
-    node.running.shutdown().await;
+    tokio::task::spawn_blocking(|| node.broker.shutdown()).await.unwrap();
     assert!(began.elapsed() < std::time::Duration::from_mins(1));
 }

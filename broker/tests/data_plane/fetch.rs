@@ -311,7 +311,7 @@ async fn epochs_are_checked() {
 }
 
 fn by_id(node: &TestNode, mut request: FetchRequest) -> FetchRequest {
-    let running = node.running.node();
+    let running = node.broker.node();
     for topic in &mut request.topics {
         topic.topic_id = running.controller.image().topic(&topic.topic).unwrap().id.0;
     }

@@ -1,20 +1,14 @@
 //! A node for a test.
 
-use std::path::PathBuf;
-
-use tempfile::TempDir;
-use vltava::config::broker::{BrokerConfig, Flags};
-use vltava::config::settings::Settings;
-use vltava::node::{Node, RunningNode};
-use vltava_protocol::ids::{NodeId, TopicId};
+use vltava::{Broker, Config};
+use vltava_protocol::ids::TopicId;
 use vltava_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use vltava_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, StrBytes};
 
 use crate::wire::{Wire, name};
 
 pub(crate) struct TestNode {
-    pub(crate) running: RunningNode,
-    _dir: TempDir,
+    pub(crate) broker: Broker,
 }
 
 impl TestNode {
@@ -24,32 +18,22 @@ impl TestNode {
 
     /// A node with `key=value` settings.
     pub(crate) async fn with(sets: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let running = Node::start(config(dir.path().join("data"), sets)).await.unwrap();
-        Self { running, _dir: dir }
+        let config = Config::new().admin("127.0.0.1:0".parse().unwrap());
+        let config = sets.iter().fold(config, |config, set| {
+            let (key, value) = set.split_once('=').unwrap();
+            config.set(key, value)
+        });
+        Self { broker: Broker::start_async(config).await.unwrap() }
     }
 
     pub(crate) async fn connect(&self) -> Wire {
-        Wire::connect(self.running.kafka_addr()).await
+        Wire::connect(self.broker.kafka_addr()).await
     }
 
     /// Creates a topic with `key=value` settings; its id.
     pub(crate) async fn create(&self, topic: &str, partitions: i32, sets: &[&str]) -> TopicId {
         create(self.connect().await, topic, partitions, sets).await
     }
-}
-
-fn config(data_dir: PathBuf, sets: &[&str]) -> BrokerConfig {
-    let flags = Flags {
-        node_id: NodeId(1),
-        data_dir,
-        listen: "127.0.0.1:0".parse().unwrap(),
-        advertise: None,
-        admin: Some("127.0.0.1:0".parse().unwrap()),
-    };
-    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-    let collected = Settings::collect(None, [], &sets).unwrap();
-    BrokerConfig::new(flags, collected.settings).unwrap()
 }
 
 /// Through the API, as a client does it.
