@@ -1,86 +1,84 @@
 //! Standard clients, unchanged: librdkafka from Rust and Python, kafka-python, aiokafka, Apache
-//! Kafka's Java client and its command line tools.
+//! Kafka's Java client, franz-go, sarama and kafkajs.
 //!
-//! Each row runs one program of `tests/clients/` (or the Rust client here) against one broker: it
-//! creates topics, produces keyed records with every codec and acks it knows, idempotent where it
-//! can be, with headers and timestamps, and reads them back from assigned partitions. Checked are
-//! exact content, order, dense offsets, seek and lookup by time.
+//! `NAME_exchange` runs one program of `tests/clients/` (or the Rust client here) against one
+//! broker: it creates topics, produces keyed records with every codec and acks it knows, idempotent
+//! where it can be, with headers and timestamps, and reads them back; checked are exact content,
+//! order, dense offsets, seek and lookup by time. `NAME_group` is the life of a consumer group of
+//! that library with its administration; `_old` is the same in old versions of the protocol.
 
+#[path = "clients/group.rs"]
+mod group;
+#[path = "clients/library.rs"]
+mod library;
+#[path = "clients/member.rs"]
+mod member;
 #[path = "clients/rust_client.rs"]
 mod rust_client;
-#[path = "clients/tools.rs"]
-mod tools;
 
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::time::Duration;
+use std::process::ExitCode;
 
-use libtest_mimic::{Completion, Failed, Trial};
-use vltava_tests::harness::{self, Broker, BrokerOptions, Tested, paths, process, toolchain};
+use kafka_protocol::messages::JoinGroupRequest;
+use kafka_protocol::protocol::Request;
+use libtest_mimic::Completion;
+use vltava_tests::harness::{Broker, BrokerOptions, RawClient, Rows, Tested, requests};
 
-/// How long one client program may run.
-const PROGRAM_DEADLINE: Duration = Duration::from_mins(5);
+use group::Cast;
+use library::{LIBRARIES, Library};
 
-/// A row that may find its toolchain missing.
-type Row = fn(&Broker) -> Tested<Completion>;
+/// Rows side by side: most of a group's life is waiting.
+const THREADS: usize = 6;
 
 fn main() -> ExitCode {
-    let options = BrokerOptions::new(env!("CARGO_BIN_EXE_vltava-under-test"));
-    let broker = match Broker::start(options) {
-        Ok(broker) => Arc::new(broker),
-        Err(failed) => {
-            let message = failed.message().unwrap_or("no message").to_owned();
-            let trial = Trial::test("broker_starts", move || Err(Failed::from(message)));
-            return harness::run(vec![trial], 1);
+    if std::env::var_os(library::AS_RUST_CLIENT).is_some() {
+        return rust_client::main();
+    }
+    let mut rows = Rows::default();
+    for library in LIBRARIES {
+        let name = library.name;
+        rows.add(format!("{name}_exchange"), move |broker| match name {
+            "node_kafkajs" => in_groups(broker, |broker| exchange(broker, library)),
+            _ => exchange(broker, library),
+        });
+        let cast = Cast { strategy: "default", versions: "new" };
+        rows.add(format!("{name}_group"), move |broker| {
+            in_groups(broker, |broker| group::life(broker, library, cast))
+        });
+        if library.old_versions {
+            let old = Cast { strategy: "range", versions: "old" };
+            rows.add(format!("{name}_group_old"), move |broker| {
+                in_groups(broker, |broker| group::life(broker, library, old))
+            });
         }
-    };
-    let rows: [(&str, Row); 8] = [
-        ("rust_rdkafka", rust_client::exchange),
-        ("python_confluent_kafka", |broker| python(broker, "confluent.py", 9)),
-        ("python_kafka_python", |broker| python(broker, "kafka_python.py", 8)),
-        ("python_aiokafka", |broker| python(broker, "aiokafka_client.py", 8)),
-        ("java_kafka_clients", java),
-        ("tools_topics", tools::topics),
-        ("tools_console", tools::console),
-        ("tools_producer_perf", tools::producer_perf),
-    ];
-    let trials = rows.map(|(name, row)| {
-        let broker = Arc::clone(&broker);
-        Trial::ignorable_test(name, move || {
-            row(&broker).map_err(|failed| {
-                let message = failed.message().unwrap_or("no message");
-                Failed::from(format!("{message}\n--- broker\n{}", broker.stderr_tail()))
-            })
-        })
-    });
-    harness::run(trials.into(), 2)
+    }
+    for (name, members) in [
+        ("mixed_group_jvm_go_c", ["java_kafka_clients", "go_franz_go", "rust_rdkafka"]),
+        ("mixed_group_python_go", ["python_kafka_python", "python_aiokafka", "go_sarama"]),
+    ] {
+        rows.add(name, move |broker| in_groups(broker, |broker| group::mixed(broker, &members)));
+    }
+    rows.run(BrokerOptions::new(env!("CARGO_BIN_EXE_vltava-under-test")), THREADS)
 }
 
-/// Runs one Python program, which says "ok" once for each of its `runs`.
-fn python(broker: &Broker, program: &str, runs: usize) -> Tested<Completion> {
-    let interpreter = match toolchain::python()? {
-        Ok(interpreter) => interpreter,
-        Err(missing) => return missing.into_completion(),
-    };
-    let mut command = Command::new(interpreter);
-    command.arg("-B").arg(paths::tests_crate().join("clients/python").join(program));
-    command.arg(broker.bootstrap());
-    said_ok(&process::succeed(&mut command, b"", PROGRAM_DEADLINE)?, runs);
-    Ok(Completion::Completed)
+/// Produces and reads back, in every way that the library knows.
+fn exchange(broker: &Broker, library: Library) -> Tested<Completion> {
+    match (library.command)()? {
+        Ok(program) => {
+            library::play(&program, &["exchange", broker.bootstrap()], library.runs)?;
+            Ok(Completion::Completed)
+        }
+        Err(missing) => missing.into_completion(),
+    }
 }
 
-fn java(broker: &Broker) -> Tested<Completion> {
-    let java = match toolchain::java()? {
-        Ok(java) => java,
-        Err(missing) => return missing.into_completion(),
-    };
-    let mut command = java.command("Exchange");
-    command.arg(broker.bootstrap());
-    said_ok(&process::succeed(&mut command, b"", PROGRAM_DEADLINE)?, 8);
-    Ok(Completion::Completed)
-}
-
-fn said_ok(output: &process::Output, runs: usize) {
-    let said = output.stdout.lines().filter(|line| line.starts_with("ok ")).count();
-    assert_eq!(said, runs, "the program passed over some of its runs:\n{}", output.stdout);
+/// Plays only where the broker serves consumer groups: `JoinGroup` is advertised.
+fn in_groups(
+    broker: &Broker,
+    play: impl FnOnce(&Broker) -> Tested<Completion>,
+) -> Tested<Completion> {
+    let mut client = RawClient::connect(broker.bootstrap())?;
+    if requests::advertised(&mut client)?.contains_key(&JoinGroupRequest::KEY) {
+        return play(broker);
+    }
+    Ok(Completion::ignored_with("the broker serves no groups"))
 }

@@ -1,12 +1,20 @@
-"""aiokafka: every codec, every acks, idempotence, time lookup, seek."""
+"""aiokafka: every codec, every acks, idempotence, groups, administration."""
 
 import asyncio
-import sys
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    TopicPartition,
+)
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 import exchange
+import member
 
 DEADLINE_S = 60
 
@@ -96,8 +104,7 @@ async def read(bootstrap, name, what):
         await consumer.stop()
 
 
-async def main():
-    bootstrap = sys.argv[1]
+async def run_exchange(bootstrap):
     runs = [(codec, "all", False) for codec in (None, "gzip", "snappy", "lz4", "zstd")]
     runs += [(None, 0, False), ("snappy", 1, False), (None, "all", True)]
     for codec, acks, idempotent in runs:
@@ -110,4 +117,114 @@ async def main():
         print("ok", what, flush=True)
 
 
-asyncio.run(main())
+class Account(ConsumerRebalanceListener):
+    """Tells what the member owns: all of it comes with every rebalance."""
+
+    async def on_partitions_revoked(self, revoked):
+        member.assigned([])
+
+    async def on_partitions_assigned(self, assigned):
+        member.assigned([partition.partition for partition in assigned])
+
+
+async def run_member(bootstrap, group, topic, strategy, versions):
+    assert versions == "new", "this library always speaks what the broker offers"
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=500,
+        partition_assignment_strategy=(
+            RangePartitionAssignor if strategy == "range" else StickyPartitionAssignor,
+        ),
+    )
+    consumer.subscribe([topic], listener=Account())
+    await consumer.start()
+    ended = member.until_input_ends()
+    while not ended.is_set():
+        polled = await consumer.getmany(timeout_ms=100)
+        for partition, records in polled.items():
+            for record in records:
+                content = (record.key, record.value, record.headers)
+                member.record(partition.partition, record.offset, record.timestamp, *content)
+        if polled:
+            member.flush()
+            await consumer.commit()
+    await consumer.stop()
+
+
+async def await_retention(admin, topic, expected):
+    """Reads retention.ms until it is as expected: a broker may answer a change before it shows."""
+    asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": None})
+
+    async def read():
+        while True:
+            (answer,) = await admin.describe_configs([asked])
+            # Error code, message, type and name come before the entries.
+            ((error, _, _, _, ((_, value, *_),)),) = answer.resources
+            assert error == 0, answer
+            if value == expected:
+                return
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(read(), DEADLINE_S)
+
+
+async def run_describe(bootstrap, group, topic):
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    listed = await admin.list_consumer_groups()
+    assert (group, "consumer") in listed, listed
+    print("ok list groups")
+
+    (answer,) = await admin.describe_consumer_groups([group])
+    (described,) = answer.groups
+    assert described[:4] == (0, group, "Stable", "consumer"), described
+    assert len(described[5]) == 2, described
+    print("ok describe group")
+
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None)
+    await consumer.start()
+    (answer,) = await admin.describe_topics([topic])
+    partitions = [TopicPartition(topic, index) for index in range(len(answer["partitions"]))]
+    ends = await consumer.end_offsets(partitions)
+    await consumer.stop()
+    committed = await admin.list_consumer_group_offsets(group)
+    assert {partition: at.offset for partition, at in committed.items()} == ends, committed
+    print("ok committed offsets")
+
+    await await_retention(admin, topic, "604800000")
+    for changes, then in (({"retention.ms": "7200000"}, "7200000"), ({}, "604800000")):
+        # This library knows the older call only, which replaces the whole configuration.
+        change = ConfigResource(ConfigResourceType.TOPIC, topic, changes)
+        (answer,) = await admin.alter_configs([change])
+        assert answer.resources[0][0] == 0, answer
+        await await_retention(admin, topic, then)
+    print("ok configs")
+    await admin.close()
+
+
+async def run_delete(bootstrap, _, topic):
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    answer = await admin.delete_topics([topic])
+    assert list(answer.topic_error_codes) == [(topic, 0)], answer
+    assert topic not in await admin.list_topics()
+    print("ok delete topic")
+    await admin.close()
+
+
+def blocking(scene):
+    return lambda *arguments: asyncio.run(scene(*arguments))
+
+
+member.scene(
+    {
+        "exchange": blocking(run_exchange),
+        "member": blocking(run_member),
+        "describe": blocking(run_describe),
+        "delete": blocking(run_delete),
+    }
+)

@@ -58,3 +58,11 @@ def check_time_lookup(what, partition, offset_at):
         assert offset_at(exact - 1) == n, f"{what} [{partition}]: one ms before {n}"
     past = offset_at(timestamp(RECORDS) + 1)
     assert past is None, f"{what} [{partition}]: {past} past the end"
+
+
+def await_equal(what, read, expected):
+    """Reads until it is as expected: a broker may answer a change before it shows."""
+    deadline = time.time() + 30
+    while (got := read()) != expected:
+        assert time.time() < deadline, f"{what} is {got}, not {expected}"
+        time.sleep(0.02)

@@ -1,13 +1,23 @@
-"""kafka-python: every codec, every acks, idempotence, time lookup, seek."""
-
-import sys
+"""kafka-python: every codec, every acks, idempotence, groups, administration."""
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import (
+    AlterConfigOp,
+    ConfigResource,
+    ConfigResourceType,
+    KafkaAdminClient,
+    NewTopic,
+)
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 import exchange
+import member
 
 DEADLINE_S = 60
+# Nothing is negotiated: the versions of this release are spoken.
+OLD = {"api_version": (0, 11)}
 
 
 def create(bootstrap, name):
@@ -40,13 +50,14 @@ def produce(bootstrap, name, settings):
     producer.close()
 
 
-def read(bootstrap, name, what):
+def read(bootstrap, name, what, versions):
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
         consumer_timeout_ms=DEADLINE_S * 1000,
+        **versions,
     )
     for index in range(exchange.PARTITIONS):
         partition = TopicPartition(name, index)
@@ -78,18 +89,118 @@ def read(bootstrap, name, what):
     consumer.close()
 
 
-def main():
-    bootstrap = sys.argv[1]
-    runs = [(codec, "all", False) for codec in (None, "gzip", "snappy", "lz4", "zstd")]
-    runs += [(None, 0, False), ("gzip", 1, False), (None, "all", True)]
-    for codec, acks, idempotent in runs:
+def run_exchange(bootstrap):
+    runs = [(codec, "all", False, {}) for codec in (None, "gzip", "snappy", "lz4", "zstd")]
+    runs += [(None, 0, False, {}), ("gzip", 1, False, {}), (None, "all", True, {})]
+    runs += [("lz4", 1, False, OLD)]
+    for codec, acks, idempotent, versions in runs:
         what = f"kafka-python-{codec}-acks-{acks}-{'idempotent' if idempotent else 'plain'}"
+        what += "-old" if versions else ""
         name = exchange.topic(what)
         create(bootstrap, name)
         settings = {"compression_type": codec, "acks": acks, "enable_idempotence": idempotent}
-        produce(bootstrap, name, settings)
-        read(bootstrap, name, what)
+        produce(bootstrap, name, settings | versions)
+        read(bootstrap, name, what, versions)
         print("ok", what, flush=True)
 
 
-main()
+class Account(ConsumerRebalanceListener):
+    """Tells what the member owns: with this library's cooperative rebalance, only changes come."""
+
+    def __init__(self):
+        self.owned = set()
+
+    def on_partitions_revoked(self, revoked):
+        self.owned -= {partition.partition for partition in revoked}
+        member.assigned(self.owned)
+
+    def on_partitions_assigned(self, assigned):
+        self.owned |= {partition.partition for partition in assigned}
+        member.assigned(self.owned)
+
+
+def run_member(bootstrap, group, topic, strategy, versions):
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=500,
+        partition_assignment_strategy=(
+            RangePartitionAssignor if strategy == "range" else CooperativeStickyAssignor,
+        ),
+        **(OLD if versions == "old" else {}),
+    )
+    consumer.subscribe([topic], listener=Account())
+    ended = member.until_input_ends()
+    while not ended.is_set():
+        polled = consumer.poll(timeout_ms=100)
+        for partition, records in polled.items():
+            for record in records:
+                content = (record.key, record.value, record.headers)
+                member.record(partition.partition, record.offset, record.timestamp, *content)
+        if polled:
+            member.flush()
+            consumer.commit()
+    consumer.close()
+
+
+def retention(admin, topic):
+    asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": None})
+    answer = admin.describe_configs([asked], config_filter="all")
+    entry = answer["topic"][topic]["retention.ms"]
+    return entry["value"], entry["config_source"]
+
+
+def run_describe(bootstrap, group, topic):
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    states = {one["group_id"]: one["group_state"] for one in admin.list_groups()}
+    assert states[group] == "Stable", states
+    print("ok list groups")
+
+    described = admin.describe_groups([group])[group]
+    assert described["group_state"] == "Stable", described
+    assigned = [one["member_assignment"]["assigned_partitions"] for one in described["members"]]
+    owned = sorted(p for member in assigned for one in member for p in one["partitions"])
+    (count,) = [len(one["partitions"]) for one in admin.describe_topics([topic])]
+    assert owned == list(range(count)), described
+    print("ok describe group")
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None)
+    ends = consumer.end_offsets([TopicPartition(topic, index) for index in range(count)])
+    consumer.close()
+    committed = admin.list_group_offsets({group: None})[group]
+    assert {partition: at.offset for partition, at in committed.items()} == ends, committed
+    print("ok committed offsets")
+
+    exchange.await_equal("retention", lambda: retention(admin, topic), ("604800000", "DEFAULT_CONFIG"))
+    change = {"retention.ms": (AlterConfigOp.SET, "7200000")}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, change)])
+    exchange.await_equal("retention", lambda: retention(admin, topic), ("7200000", "DYNAMIC_TOPIC_CONFIG"))
+    admin.reset_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": None})])
+    exchange.await_equal("retention", lambda: retention(admin, topic), ("604800000", "DEFAULT_CONFIG"))
+    print("ok configs")
+    admin.close()
+
+
+def run_delete(bootstrap, group, topic):
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    assert admin.delete_groups([group]) == {group: "OK"}
+    assert group not in [one["group_id"] for one in admin.list_groups()]
+    print("ok delete group")
+
+    admin.delete_topics([topic], timeout_ms=30_000)
+    assert topic not in admin.list_topics()
+    print("ok delete topic")
+    admin.close()
+
+
+member.scene(
+    {
+        "exchange": run_exchange,
+        "member": run_member,
+        "describe": run_describe,
+        "delete": run_delete,
+    }
+)

@@ -16,6 +16,7 @@ pub mod paths;
 pub mod process;
 pub mod raw;
 pub mod requests;
+pub mod rows;
 pub mod toolchain;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 pub use batch::{RawBatch, RawRecord};
 pub use broker::{Broker, BrokerOptions};
 pub use raw::RawClient;
+pub use rows::Rows;
 
 /// What a step of a test gives: `?` turns every displayable error into a failure.
 pub type Tested<T = ()> = Result<T, Failed>;

@@ -1,6 +1,9 @@
 //! The few requests that most tests need, over a [`RawClient`].
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -10,8 +13,8 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, ProduceRequest, TopicName,
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, FetchRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use libtest_mimic::Failed;
@@ -30,6 +33,19 @@ pub const TIMEOUT_MS: i32 = 30_000;
 
 /// What a broker answers while it fetches its first block of producer ids.
 const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+
+/// Which APIs the broker advertises, each with its first and last version.
+pub fn advertised(client: &mut RawClient) -> Tested<BTreeMap<i16, (i16, i16)>> {
+    let request = ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str("vltava-tests"))
+        .with_client_software_version(StrBytes::from_static_str("1"));
+    let response = client.call(3, &request)?;
+    if response.error_code != 0 {
+        return Err(Failed::from(format!("ApiVersions: error {}", response.error_code)));
+    }
+    let range = |api: &ApiVersion| (api.api_key, (api.min_version, api.max_version));
+    Ok(response.api_keys.iter().map(range).collect())
+}
 
 /// A topic name that no other test uses.
 pub fn unique(prefix: &str) -> String {

@@ -27,7 +27,7 @@ pub fn python() -> Toolchain<PathBuf> {
     let requirements = paths::tests_crate().join("clients/python/requirements.txt");
     let root = paths::target()?.join("test-tools/python");
     let interpreter = root.join("bin/python");
-    once(&root, &[&requirements], || {
+    once(&root, std::slice::from_ref(&requirements), || {
         let mut venv = Command::new("python3");
         process::succeed(venv.args(["-m", "venv"]).arg(&root), b"", INSTALL_DEADLINE)?;
         let mut pip = Command::new(&interpreter);
@@ -66,11 +66,11 @@ pub fn java() -> Toolchain<Java> {
         }
     }
     let project = paths::tests_crate().join("clients/java");
-    let sources = project.join("src/main/java");
     let root = paths::target()?.join("test-tools/java");
     let class_path = root.join("class.path");
-    let exchange = sources.join("Exchange.java");
-    once(&root, &[&project.join("pom.xml"), &exchange], || {
+    let mut sources = files(&project.join("src/main/java"), "java")?;
+    sources.push(project.join("pom.xml"));
+    once(&root, &sources, || {
         let mut maven = Command::new("mvn");
         maven.args(["--quiet", "--batch-mode", "--file"]).arg(project.join("pom.xml"));
         maven.arg(format!("-Doutput.directory={}", root.display()));
@@ -84,8 +84,72 @@ pub fn java() -> Toolchain<Java> {
     Ok(Ok(Java { class_path, logging: project.join("log4j2.properties") }))
 }
 
+/// The program of `tests/clients/go` with every Go client in it, compiled once. Its modules and
+/// Go's build cache outlive a change of the program, which then compiles within seconds.
+pub fn go() -> Toolchain<PathBuf> {
+    if !process::exists("go") {
+        return Ok(Err(Missing("go is not installed".into())));
+    }
+    let project = paths::tests_crate().join("clients/go");
+    let tools = paths::target()?.join("test-tools");
+    let root = tools.join("go");
+    let program = root.join("clients");
+    let mut sources = files(&project, "go")?;
+    sources.extend([project.join("go.mod"), project.join("go.sum")]);
+    once(&root, &sources, || {
+        let mut go = Command::new("go");
+        go.current_dir(&project).env("GOFLAGS", "-modcacherw -buildvcs=false -mod=readonly");
+        // A newer toolchain is never downloaded: what is installed must do.
+        go.env("GOTOOLCHAIN", "local").env("GOMODCACHE", tools.join("go-modules"));
+        go.env("GOCACHE", tools.join("go-cache"));
+        // Neither debug information nor symbols: linking is the slow half.
+        go.args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg(".");
+        process::succeed(&mut go, b"", INSTALL_DEADLINE)?;
+        Ok(())
+    })?;
+    Ok(Ok(program))
+}
+
+/// A directory with the packages of `tests/clients/node/package.json` and the programs beside it.
+pub fn node() -> Toolchain<PathBuf> {
+    for program in ["node", "npm"] {
+        if !process::exists(program) {
+            return Ok(Err(Missing(format!("{program} is not installed"))));
+        }
+    }
+    let project = paths::tests_crate().join("clients/node");
+    let root = paths::target()?.join("test-tools/node");
+    let mut sources = files(&project, "js")?;
+    sources.push(project.join("package.json"));
+    once(&root, &sources, || {
+        // Node resolves packages beside a program, so the programs move to the packages.
+        for source in &sources {
+            std::fs::copy(source, root.join(source.file_name().ok_or("a file has a name")?))?;
+        }
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]);
+        // A package that must compile or fetch something of its own is not wanted.
+        process::succeed(npm.arg("--ignore-scripts").current_dir(&root), b"", INSTALL_DEADLINE)?;
+        Ok(())
+    })?;
+    Ok(Ok(root))
+}
+
+/// The files of one directory with this extension, in the order of their names.
+fn files(directory: &Path, extension: &str) -> Tested<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|has| has == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Runs `install` unless `root` was already installed from the same `sources`.
-fn once(root: &Path, sources: &[&Path], install: impl FnOnce() -> Tested) -> Tested {
+fn once(root: &Path, sources: &[PathBuf], install: impl FnOnce() -> Tested) -> Tested {
     let parent = root.parent().ok_or("a tool directory has a parent")?;
     std::fs::create_dir_all(parent)?;
     let lock = std::fs::File::create(root.with_extension("lock"))?;

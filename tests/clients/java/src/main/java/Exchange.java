@@ -29,7 +29,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  * <p>Record i goes to partition i % PARTITIONS, so offset n of partition p must hold record
  * n * PARTITIONS + p: dense offsets and order are one comparison.
  */
-public final class Exchange {
+final class Exchange {
     private static final int PARTITIONS = 3;
     private static final int RECORDS = 300;
     private static final long START_MS = System.currentTimeMillis() - 3_600_000;
@@ -42,8 +42,7 @@ public final class Exchange {
         }
     }
 
-    public static void main(String[] arguments) throws Exception {
-        String bootstrap = arguments[0];
+    static void run(String bootstrap) throws Exception {
         List<Run> runs = new ArrayList<>();
         for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
             runs.add(new Run(codec, "all", true));

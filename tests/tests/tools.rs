@@ -1,13 +1,22 @@
 //! Apache Kafka's command line tools from their published artifacts.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use libtest_mimic::Completion;
 use vltava_tests::harness::toolchain::{self, Java};
-use vltava_tests::harness::{Broker, RawClient, Tested, process, requests};
+use vltava_tests::harness::{Broker, BrokerOptions, RawClient, Rows, Tested, process, requests};
 
 /// How long one tool may run.
 const TOOL_DEADLINE: Duration = Duration::from_mins(2);
+
+fn main() -> ExitCode {
+    let mut rows = Rows::default();
+    rows.add("topics", topics);
+    rows.add("console", console);
+    rows.add("producer_perf", producer_perf);
+    rows.run(BrokerOptions::new(env!("CARGO_BIN_EXE_vltava-under-test")), 2)
+}
 
 /// Runs a tool that must succeed; gives its standard output.
 fn tool(java: &Java, main: &str, arguments: &[&str], input: &str) -> Tested<String> {
@@ -17,7 +26,7 @@ fn tool(java: &Java, main: &str, arguments: &[&str], input: &str) -> Tested<Stri
 }
 
 /// kafka-topics: create, list, describe, delete.
-pub(crate) fn topics(broker: &Broker) -> Tested<Completion> {
+fn topics(broker: &Broker) -> Tested<Completion> {
     const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
     let java = match toolchain::java()? {
         Ok(java) => java,
@@ -51,7 +60,7 @@ pub(crate) fn topics(broker: &Broker) -> Tested<Completion> {
 }
 
 /// kafka-console-producer and kafka-console-consumer: what goes in comes out.
-pub(crate) fn console(broker: &Broker) -> Tested<Completion> {
+fn console(broker: &Broker) -> Tested<Completion> {
     let java = match toolchain::java()? {
         Ok(java) => java,
         Err(missing) => return missing.into_completion(),
@@ -89,7 +98,7 @@ pub(crate) fn console(broker: &Broker) -> Tested<Completion> {
 }
 
 /// kafka-producer-perf-test: every record it counts is in the log.
-pub(crate) fn producer_perf(broker: &Broker) -> Tested<Completion> {
+fn producer_perf(broker: &Broker) -> Tested<Completion> {
     let java = match toolchain::java()? {
         Ok(java) => java,
         Err(missing) => return missing.into_completion(),
