@@ -3,10 +3,13 @@
 //! One connection a broker, opened when it is first needed; on each, requests go one after another.
 //! Versions are negotiated per connection: the highest that the broker serves and the caller
 //! understands. Every step has the same timeout. Nothing is retried here but what a broker refuses
-//! because its leadership moved, and never a request that may have been carried out.
+//! because its leadership, or a group's coordinator, moved, and never a request that may have been
+//! carried out. [`admin`] changes the cluster; [`group`] is groups, from outside and as a member.
 
+pub mod admin;
 mod connection;
 mod consumer;
+pub mod group;
 mod partitioner;
 mod producer;
 
@@ -20,7 +23,7 @@ use vltava_protocol::messages::{Request, StrBytes};
 
 use connection::Connection;
 pub use connection::Versions;
-pub use consumer::{Consumed, ConsumedRecord, StartOffset};
+pub use consumer::{Consumed, ConsumedRecord, EARLIEST, LATEST, StartOffset};
 pub use partitioner::{murmur2, partition_of_key};
 pub use producer::{Outgoing, Sent};
 
@@ -105,6 +108,17 @@ impl ClientError {
             return Ok(());
         }
         Err(Self::Refused { what: what(), code, message: message.map(ToString::to_string) })
+    }
+
+    /// Whether it may be over in a moment: a connection that broke, a cluster that is rearranging.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
+            Self::Refused { code, .. } => {
+                ErrorCode::from_code(*code).is_some_and(ErrorCode::is_retriable)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -223,7 +237,7 @@ impl Client {
         self.first.call(versions, self.timeout, build).await
     }
 
-    /// Sends a request to one broker, which a [`Client::cluster`] has named before.
+    /// Sends a request to one broker, which an answer has named before.
     pub async fn ask_node<R: Request>(
         &mut self,
         node: NodeId,
@@ -244,6 +258,21 @@ impl Client {
             self.nodes.insert(node, connection);
         }
         Ok(self.nodes.get_mut(&node).expect("it was just inserted"))
+    }
+
+    /// A connection of its own to the coordinator of a group.
+    async fn coordinator_connection(&mut self, group: &str) -> Result<Connection, ClientError> {
+        let node = self.find_coordinator(group).await?;
+        let (host, port) = &self.addresses[&node];
+        Connection::open(&format!("{host}:{port}"), self.timeout).await
+    }
+
+    /// Notes where a node is. A connection to where it was before is given up.
+    fn learn_address(&mut self, node: NodeId, address: (String, u16)) {
+        if self.addresses.get(&node) != Some(&address) {
+            self.nodes.remove(&node);
+            self.addresses.insert(node, address);
+        }
     }
 
     /// Forgets a connection that failed; the next request opens a new one.
@@ -280,8 +309,9 @@ impl Client {
                 rack: broker.rack.as_ref().map(ToString::to_string),
             })
             .collect();
-        self.addresses =
-            nodes.iter().map(|node| (node.id, (node.host.clone(), node.port))).collect();
+        for node in &nodes {
+            self.learn_address(node.id, (node.host.clone(), node.port));
+        }
         Ok(ClusterView {
             cluster_id: response.cluster_id.as_ref().map(ToString::to_string),
             controller: Some(NodeId(response.controller_id.0)).filter(|node| node.0 >= 0),

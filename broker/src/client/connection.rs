@@ -45,6 +45,9 @@ impl Versions {
 }
 
 /// A connection with its broker's versions known.
+///
+/// An exchange that did not come to its end (the connection broke, the time was up, the caller
+/// stopped waiting) leaves bytes under way that belong to nobody. So the next one dials again.
 #[derive(Debug)]
 pub(super) struct Connection {
     address: String,
@@ -52,24 +55,20 @@ pub(super) struct Connection {
     input: BytesMut,
     correlation_id: i32,
     versions: BTreeMap<i16, (i16, i16)>,
+    is_abandoned: bool,
 }
 
 impl Connection {
     /// Connects and asks for the versions.
     pub(super) async fn open(address: &str, limit: Duration) -> Result<Self, ClientError> {
-        let connect = TcpStream::connect(address);
-        let stream = within(address, limit, connect)
-            .await?
-            .map_err(|error| ClientError::Connect { address: address.to_owned(), error })?;
-        // Requests are written whole: waiting for more to send only delays them.
-        let _ = stream.set_nodelay(true);
         let api_versions = ApiVersionsRequest::KEY;
         let mut connection = Self {
             address: address.to_owned(),
-            stream,
+            stream: dial(address, limit).await?,
             input: BytesMut::new(),
             correlation_id: 0,
             versions: [(api_versions, (0, 3))].into(),
+            is_abandoned: false,
         };
         let request = |_| {
             ApiVersionsRequest::default()
@@ -99,6 +98,7 @@ impl Connection {
             ClientError::Unsupported { address: self.address.clone(), api: api.name }
         })?;
         let frame = self.encode(api, version, &build(version))?;
+        self.begin(limit).await?;
         let address = self.address.clone();
         let exchange = async {
             self.stream.write_all(&frame).await?;
@@ -107,6 +107,7 @@ impl Connection {
         let frame = within(&address, limit, exchange)
             .await?
             .map_err(|error| ClientError::Broken { address: address.clone(), error })?;
+        self.is_abandoned = false;
         self.decode(api, version, frame)
     }
 
@@ -122,9 +123,23 @@ impl Connection {
             ClientError::Unsupported { address: self.address.clone(), api: api.name }
         })?;
         let frame = self.encode(api, version, &build(version))?;
+        self.begin(limit).await?;
         within(&self.address, limit, self.stream.write_all(&frame))
             .await?
-            .map_err(|error| ClientError::Broken { address: self.address.clone(), error })
+            .map_err(|error| ClientError::Broken { address: self.address.clone(), error })?;
+        self.is_abandoned = false;
+        Ok(())
+    }
+
+    /// Begins an exchange, on a new socket if the one before was abandoned. Its end clears the
+    /// mark.
+    async fn begin(&mut self, limit: Duration) -> Result<(), ClientError> {
+        if self.is_abandoned {
+            self.stream = dial(&self.address, limit).await?;
+            self.input.clear();
+        }
+        self.is_abandoned = true;
+        Ok(())
     }
 
     fn encode<R: Request>(
@@ -183,6 +198,15 @@ impl Connection {
         let (address, api) = (self.address.clone(), api.name);
         ClientError::Malformed { address, api, reason: reason.to_string() }
     }
+}
+
+async fn dial(address: &str, limit: Duration) -> Result<TcpStream, ClientError> {
+    let stream = within(address, limit, TcpStream::connect(address))
+        .await?
+        .map_err(|error| ClientError::Connect { address: address.to_owned(), error })?;
+    // Requests are written whole: waiting for more to send only delays them.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 /// Bounds a step.

@@ -24,6 +24,10 @@ pub(super) const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 const INFLATED_BYTES_MAX: usize = 512 << 20;
 /// The most bytes that one Fetch asks for.
 const FETCH_BYTES_MAX: i32 = 16 << 20;
+/// `ListOffsets` of the first record there is.
+pub const EARLIEST: i64 = -2;
+/// `ListOffsets` of the end.
+pub const LATEST: i64 = -1;
 /// Fetch by name: ids come with version 13.
 const FETCH: Versions = Versions::of(4, 12);
 
@@ -62,10 +66,13 @@ pub struct Consumed {
     pub records: Vec<ConsumedRecord>,
     /// Whether a partition's leader has moved: look at the cluster again.
     pub moved: bool,
+    /// Partitions that do not have their position (any more).
+    pub out_of_range: Vec<PartitionIndex>,
 }
 
 impl Client {
-    /// Finds the offsets at which to begin. `timestamp` -2 is the earliest, -1 the latest.
+    /// Finds the first offset whose record is as late as `timestamp`; or [`EARLIEST`], [`LATEST`].
+    /// Where there is no such record the answer is -1.
     pub async fn list_offsets(
         &mut self,
         topic: &ClusterTopic,
@@ -94,6 +101,23 @@ impl Client {
             }
         }
         Ok(offsets)
+    }
+
+    /// Where these partitions begin.
+    pub async fn start_offsets(
+        &mut self,
+        topic: &ClusterTopic,
+        partitions: &[PartitionIndex],
+        start: StartOffset,
+    ) -> Result<BTreeMap<PartitionIndex, Offset>, ClientError> {
+        let timestamp = match start {
+            StartOffset::At(offset) => {
+                return Ok(partitions.iter().map(|&partition| (partition, offset)).collect());
+            }
+            StartOffset::Earliest => EARLIEST,
+            StartOffset::Latest => LATEST,
+        };
+        self.list_offsets(topic, partitions, timestamp).await
     }
 
     /// Reads once from each leader. `positions` is where each partition goes on, and is moved
@@ -149,6 +173,10 @@ impl Client {
             if matches!(code, Some(ErrorCode::NotLeaderOrFollower | ErrorCode::LeaderNotAvailable))
             {
                 consumed.moved = true;
+                continue;
+            }
+            if code == Some(ErrorCode::OffsetOutOfRange) {
+                consumed.out_of_range.push(partition);
                 continue;
             }
             let what = || format!("fetch from {}-{partition}", topic.name);
