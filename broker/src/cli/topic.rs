@@ -1,30 +1,28 @@
-//! `vltava topic`: create, list, describe and delete topics.
+//! `vltava topic`: create, list, describe, alter and delete topics.
+
+mod alter;
+mod create;
+mod delete;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use vltava_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use vltava_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use vltava_protocol::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, StrBytes,
-};
 
 use super::{ClientArgs, CommandError, output};
-use crate::client::{Client, ClientError, ClusterTopic, Versions, code_name, text};
+use crate::client::admin::{ConfigEntry, Resource};
+use crate::client::{Client, ClusterTopic};
 
-/// The kind of a resource that is a topic.
-const TOPIC_RESOURCE: i8 = 2;
-/// Where a value comes from that was set for the topic.
-const TOPIC_SOURCE: i8 = 1;
+/// How many topics one request creates or deletes, and how many it asks the configuration of.
+const TOPICS_PER_REQUEST: usize = 100;
 
 /// The commands on topics.
 #[derive(Debug, Subcommand)]
 pub enum TopicCommand {
-    /// Create a topic.
+    /// Create topics.
     #[command(after_help = "Examples:
   vltava topic create rivers
   vltava topic create rivers --partitions 4 --config retention.ms=3600000
-  vltava topic create clicks --config durability=page-cache")]
-    Create(CreateArgs),
+  vltava topic create clicks views --config durability=page-cache")]
+    Create(create::CreateArgs),
     /// List all topics.
     #[command(after_help = "Example:
   vltava topic list --json")]
@@ -33,31 +31,21 @@ pub enum TopicCommand {
     #[command(after_help = "Example:
   vltava topic describe rivers")]
     Describe(DescribeArgs),
-    /// Delete a topic with all its records.
-    #[command(after_help = "Example:
-  vltava topic delete rivers")]
-    Delete(DeleteArgs),
-}
+    /// Give a topic more partitions, or another configuration.
+    #[command(
+        after_help = "Keys move to other partitions when their number changes; records that \
+are there stay.
 
-/// `vltava topic create`.
-#[derive(Debug, Args)]
-pub struct CreateArgs {
-    /// The topic's name.
-    name: String,
-    /// How many partitions; the broker's default if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
-    partitions: Option<i32>,
-    /// Replicas of each partition; the broker's default if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
-    replication_factor: Option<i16>,
-    /// Set a configuration key for the topic. May be repeated.
-    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
-    configs: Vec<(String, String)>,
-    /// Check everything, create nothing.
-    #[arg(long)]
-    validate_only: bool,
-    #[command(flatten)]
-    client: ClientArgs,
+Examples:
+  vltava topic alter rivers --partitions 8
+  vltava topic alter rivers --config retention.ms=3600000 --delete-config segment.ms"
+    )]
+    Alter(alter::AlterArgs),
+    /// Delete topics with all their records.
+    #[command(after_help = "Examples:
+  vltava topic delete rivers
+  vltava topic delete clicks views")]
+    Delete(delete::DeleteArgs),
 }
 
 /// `vltava topic list`.
@@ -76,15 +64,6 @@ pub struct DescribeArgs {
     client: ClientArgs,
 }
 
-/// `vltava topic delete`.
-#[derive(Debug, Args)]
-pub struct DeleteArgs {
-    /// The topic's name.
-    name: String,
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
 /// Reads `KEY=VALUE`.
 pub fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("not of the form KEY=VALUE")?;
@@ -94,47 +73,12 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 /// Runs one of them.
 pub async fn run(command: TopicCommand) -> Result<(), CommandError> {
     match command {
-        TopicCommand::Create(args) => create(args).await,
+        TopicCommand::Create(args) => create::run(args).await,
         TopicCommand::List(args) => list(args).await,
         TopicCommand::Describe(args) => describe(args).await,
-        TopicCommand::Delete(args) => delete(args).await,
+        TopicCommand::Alter(args) => alter::run(args).await,
+        TopicCommand::Delete(args) => delete::run(args).await,
     }
-}
-
-async fn create(args: CreateArgs) -> Result<(), CommandError> {
-    let mut client = args.client.connect().await?;
-    let timeout_ms = timeout_ms(&client);
-    let config = |(key, value): &(String, String)| {
-        CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
-    };
-    let topic = CreatableTopic::default()
-        .with_name(text(&args.name).into())
-        .with_num_partitions(args.partitions.unwrap_or(-1))
-        .with_replication_factor(args.replication_factor.unwrap_or(-1))
-        .with_configs(args.configs.iter().map(config).collect());
-    let response = client
-        .ask(Versions::of(4, 7), |_| {
-            CreateTopicsRequest::default()
-                .with_topics(vec![topic])
-                .with_timeout_ms(timeout_ms)
-                .with_validate_only(args.validate_only)
-        })
-        .await?;
-    let name = &args.name;
-    let created = response.topics.first().ok_or_else(|| nothing_said(&client))?;
-    refused(&format!("topic {name}"), created.error_code, created.error_message.as_ref())?;
-    let (partitions, replicas) = (created.num_partitions, created.replication_factor);
-    if args.client.json {
-        return output::json(&json!({
-            "topic": name,
-            "id": vltava_protocol::ids::TopicId(created.topic_id).to_string(),
-            "partitions": partitions,
-            "replication_factor": replicas,
-            "created": !args.validate_only,
-        }));
-    }
-    let what = if args.validate_only { "would be created" } else { "created" };
-    output::line(&format!("topic {name} {what}: partitions={partitions} replicas={replicas}"))
 }
 
 async fn list(args: ListArgs) -> Result<(), CommandError> {
@@ -215,13 +159,15 @@ fn as_json(topic: &ClusterTopic, configs: Vec<(String, String)>) -> Value {
 }
 
 fn print(topic: &ClusterTopic, configs: &[(String, String)]) -> Result<(), CommandError> {
-    let configs = configs.iter().map(|(key, value)| format!("{key}={value}"));
+    // Values may have commas, so keys are kept apart by spaces.
+    let configs: Vec<String> =
+        configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
     output::line(&format!(
         "topic {}  id {}  partitions {}  config {}",
         topic.name,
         topic.id,
         topic.partitions.len(),
-        output::list(configs),
+        if configs.is_empty() { "-".to_owned() } else { configs.join(" ") },
     ))?;
     let row = |partition: &crate::client::ClusterPartition| {
         vec![
@@ -241,60 +187,21 @@ async fn set_configs(
     client: &mut Client,
     topics: &[ClusterTopic],
 ) -> Result<Vec<Vec<(String, String)>>, CommandError> {
-    let resource = |topic: &ClusterTopic| {
-        DescribeConfigsResource::default()
-            .with_resource_type(TOPIC_RESOURCE)
-            .with_resource_name(text(&topic.name))
-            .with_configuration_keys(None)
-    };
-    let request =
-        DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
-    let response = client.ask(Versions::of(1, 4), |_| request).await?;
-    let set_of = |topic: &ClusterTopic| {
-        let result = response.results.iter().find(|result| *result.resource_name == *topic.name);
-        let entries = result.into_iter().flat_map(|result| &result.configs);
-        entries
-            .filter(|entry| entry.config_source == TOPIC_SOURCE)
-            .filter_map(|entry| Some((entry.name.to_string(), entry.value.as_ref()?.to_string())))
-            .collect()
-    };
-    Ok(topics.iter().map(set_of).collect())
-}
-
-async fn delete(args: DeleteArgs) -> Result<(), CommandError> {
-    let mut client = args.client.connect().await?;
-    let timeout_ms = timeout_ms(&client);
-    let name = &args.name;
-    let response = client
-        .ask(Versions::of(1, 5), |_| {
-            DeleteTopicsRequest::default()
-                .with_topic_names(vec![text(name).into()])
-                .with_timeout_ms(timeout_ms)
-        })
-        .await?;
-    let deleted = response.responses.first().ok_or_else(|| nothing_said(&client))?;
-    refused(&format!("topic {name}"), deleted.error_code, deleted.error_message.as_ref())?;
-    if args.client.json {
-        return output::json(&json!({ "topic": name, "deleted": true }));
+    let mut configs = Vec::new();
+    for topics in topics.chunks(TOPICS_PER_REQUEST) {
+        let resource = |topic: &ClusterTopic| Resource::Topic(topic.name.clone());
+        let resources: Vec<Resource> = topics.iter().map(resource).collect();
+        for entries in client.describe_configs(&resources).await? {
+            // A topic that was deleted meanwhile has none.
+            configs.push(entries.map_or_else(|_| Vec::new(), set_for_the_topic));
+        }
     }
-    output::line(&format!("topic {name} deleted"))
+    Ok(configs)
 }
 
-fn timeout_ms(client: &Client) -> i32 {
-    i32::try_from(client.timeout().as_millis()).unwrap_or(i32::MAX)
-}
-
-fn nothing_said(client: &Client) -> CommandError {
-    let empty = format!("{} said nothing about the topic", client.bootstrap());
-    CommandError::Client(ClientError::Missing(empty))
-}
-
-fn refused(what: &str, code: i16, message: Option<&StrBytes>) -> Result<(), CommandError> {
-    if code == 0 {
-        return Ok(());
-    }
-    let message = message.map_or_else(String::new, |message| format!(": {message}"));
-    Err(CommandError::Argument(format!("{what}: {}{message}", code_name(code))))
+fn set_for_the_topic(entries: Vec<ConfigEntry>) -> Vec<(String, String)> {
+    let of_topic = entries.into_iter().filter(|entry| entry.source == "topic");
+    of_topic.filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
 #[cfg(test)]
