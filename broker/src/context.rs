@@ -58,6 +58,8 @@ pub struct RequestContext {
     pub local: SocketAddr,
     /// For handlers that wait long: completes when the server ends.
     pub shutdown: Shutdown,
+    /// The connection's one turn: requests of a fetch session are answered one after another.
+    pub session_turn: Arc<Semaphore>,
     /// When the request began.
     pub begun: Instant,
 }

@@ -12,8 +12,9 @@
 //! fairness         a partition that gave records moves to the end of the session's order
 //! ```
 //!
-//! The cache is a bounded courtesy: when no slot can be had the answer carries session id 0 and the
-//! client goes on with full requests. Nothing here survives a restart; clients learn of it by
+//! The cache is a bounded courtesy, in sessions and in partitions of all sessions together: when no
+//! room can be had the answer carries session id 0 and the client goes on with full requests; a
+//! session that outgrows the room ends. No lock of the cache is held while a session is walked. Nothing here survives a restart; clients learn of it by
 //! `FETCH_SESSION_ID_NOT_FOUND` and begin again. The state is passive: `now` is an argument.
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,11 +22,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicName};
+use vltava_protocol::ids::{
+    LeaderEpoch, Offset, PartitionIndex, TOPIC_NAME_BYTES_MAX, Timestamp, TopicId, TopicName,
+};
 
 /// A session idle for longer gives its slot to any newcomer, and one older than this to a larger
 /// newcomer (Kafka's fixed eviction time).
 pub const EVICTION_MS: i64 = 120_000;
+
+/// Most partitions that all sessions of a broker hold together, about 300 bytes each. Kafka bounds
+/// the sessions alone, which a client may fill with partitions that do not exist.
+pub const PARTITIONS_MAX: usize = 200_000;
 
 /// Session id of "no session".
 pub const SESSION_NONE: i32 = 0;
@@ -95,12 +102,15 @@ pub enum MustTell {
 #[derive(Debug)]
 pub struct FetchSessions {
     slots: usize,
+    partitions_max: usize,
     table: Mutex<Table>,
 }
 
 #[derive(Debug)]
 struct Table {
     slots: HashMap<i32, Slot>,
+    /// The sum of the slots' sizes.
+    partitions: usize,
     ids: u64,
 }
 
@@ -165,7 +175,12 @@ impl FetchSessions {
     /// A cache of `slots` sessions (`max.incremental.fetch.session.cache.slots`); `seed` spreads
     /// session ids, so that a client of a former process does not meet another's session.
     pub fn new(slots: usize, seed: u64) -> Self {
-        Self { slots, table: Mutex::new(Table { slots: HashMap::new(), ids: seed }) }
+        Self::bounded(slots, PARTITIONS_MAX, seed)
+    }
+
+    fn bounded(slots: usize, partitions_max: usize, seed: u64) -> Self {
+        let table = Table { slots: HashMap::new(), partitions: 0, ids: seed };
+        Self { slots, partitions_max, table: Mutex::new(table) }
     }
 
     /// Opens the context of a request: its session's partitions, updated by what the request names
@@ -179,7 +194,8 @@ impl FetchSessions {
         forgotten: &[PartitionKey],
     ) -> Result<FetchContext, ErrorCode> {
         if session_epoch == EPOCH_INITIAL || session_epoch == EPOCH_FINAL {
-            self.table.lock().slots.remove(&session_id);
+            let ended = self.table.lock().remove(session_id);
+            drop(ended);
             let kind = if session_epoch == EPOCH_FINAL {
                 Kind::Sessionless
             } else {
@@ -187,9 +203,8 @@ impl FetchSessions {
             };
             return Ok(FetchContext { kind, partitions: distinct(named) });
         }
-        let mut table = self.table.lock();
-        let slot = table.slots.get_mut(&session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        let shared = Arc::clone(&slot.session);
+        let found = self.table.lock().slots.get(&session_id).map(|slot| Arc::clone(&slot.session));
+        let shared = found.ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let mut session = shared.lock();
         if session.epoch != session_epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
@@ -197,26 +212,33 @@ impl FetchSessions {
         if session.uses_topic_ids != uses_topic_ids {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        for fetch in named {
-            session.upsert(fetch);
+        let before = session.order.len();
+        let can_be_kept = named.iter().all(is_keepable);
+        if can_be_kept {
+            for fetch in named {
+                session.upsert(fetch);
+            }
         }
         for key in forgotten {
             session.forget(key);
         }
-        slot.last_used = now;
-        slot.size = session.order.len();
+        session.epoch = next_epoch(session.epoch);
+        let (epoch, size) = (session.epoch, session.order.len());
         let partitions: Vec<_> =
             session.order.values().map(|cached| cached.fetch.clone()).collect();
+        drop(session);
+        // One that does not grow keeps what it has.
+        let most = if size > before { self.partitions_max } else { usize::MAX };
+        if !can_be_kept || !self.table.lock().used(session_id, &shared, now, (size, most)) {
+            let ended = self.table.lock().remove(session_id);
+            drop(ended);
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
         if partitions.is_empty() {
             // Emptied by the client: the session ends here, as in Kafka.
-            drop(session);
-            table.slots.remove(&session_id);
+            self.table.lock().remove(session_id);
             return Ok(FetchContext { kind: Kind::Sessionless, partitions });
         }
-        drop(table);
-        session.epoch = next_epoch(session.epoch);
-        let epoch = session.epoch;
-        drop(session);
         Ok(FetchContext {
             kind: Kind::Incremental { id: session_id, epoch, session: shared },
             partitions,
@@ -228,43 +250,99 @@ impl FetchSessions {
         self.table.lock().slots.len()
     }
 
+    /// Partitions of all sessions alive, for metrics.
+    pub fn partitions(&self) -> usize {
+        self.table.lock().partitions
+    }
+
     /// Whether no session is alive.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes a slot for a session of `size` partitions, perhaps another's; `None` when none is to
-    /// be had (`FetchSessionCacheShard.maybeCreateSession`, `tryEvict`).
+    /// Takes a slot for a session, perhaps another's; `None` when there is no room
+    /// (`FetchSessionCacheShard.maybeCreateSession`).
     fn create(&self, now: Timestamp, session: Session) -> Option<i32> {
         let size = session.order.len();
         let mut table = self.table.lock();
-        if table.slots.len() >= self.slots && !table.evict(now, size) {
-            return None;
-        }
+        // Dropped behind the lock: they may be large.
+        let evicted = table.make_room(now, size, (self.slots, self.partitions_max))?;
         let id = table.fresh_id();
         let slot =
             Slot { session: Arc::new(Mutex::new(session)), created: now, last_used: now, size };
         table.slots.insert(id, slot);
+        table.partitions += size;
         assert!(table.slots.len() <= self.slots, "sessions stay within their slots");
+        assert!(table.partitions <= self.partitions_max, "and their partitions within theirs");
+        drop(table);
+        drop(evicted);
         Some(id)
     }
 }
 
 impl Table {
-    /// Frees one slot for a session of `size` partitions: the most stale one, else the smallest
-    /// that is old enough and smaller. Only runs when the cache is full, so a scan will do.
-    fn evict(&mut self, now: Timestamp, size: usize) -> bool {
-        let stale = self.slots.iter().min_by_key(|(id, slot)| (slot.last_used, **id));
-        let victim = stale
-            .filter(|(_, slot)| now.0 - slot.last_used.0 > EVICTION_MS)
-            .or_else(|| {
-                self.slots
-                    .iter()
-                    .filter(|(_, slot)| now.0 - slot.created.0 > EVICTION_MS && slot.size < size)
-                    .min_by_key(|(id, slot)| (slot.size, **id))
+    /// Ends a session; the caller drops it once the table is free again.
+    fn remove(&mut self, id: i32) -> Option<Slot> {
+        let slot = self.slots.remove(&id)?;
+        self.partitions -= slot.size;
+        Some(slot)
+    }
+
+    /// Notes a use; `false` when the session has grown beyond the room there is. A session that was
+    /// evicted meanwhile serves this request and is not found by the next.
+    fn used(
+        &mut self,
+        id: i32,
+        session: &Arc<Mutex<Session>>,
+        now: Timestamp,
+        (size, partitions_max): (usize, usize),
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(&id) else { return true };
+        if !Arc::ptr_eq(&slot.session, session) {
+            return true;
+        }
+        let partitions = self.partitions - slot.size + size;
+        if partitions > partitions_max {
+            return false;
+        }
+        self.partitions = partitions;
+        slot.size = size;
+        slot.last_used = now;
+        true
+    }
+
+    /// Makes room for a session of `size` partitions and gives what it took it from: the most stale
+    /// sessions first, then the smallest ones that are old enough and smaller
+    /// (`FetchSessionCacheShard.tryEvict`, which takes one). Takes nothing when that is not enough.
+    /// Looks at every slot only when there is no room.
+    fn make_room(
+        &mut self,
+        now: Timestamp,
+        size: usize,
+        (slots_max, partitions_max): (usize, usize),
+    ) -> Option<Vec<Slot>> {
+        let fits = |count, partitions| count < slots_max && partitions + size <= partitions_max;
+        let (mut count, mut partitions) = (self.slots.len(), self.partitions);
+        if fits(count, partitions) {
+            return Some(Vec::new());
+        }
+        let mut victims: Vec<_> = self
+            .slots
+            .iter()
+            .filter_map(|(&id, slot)| {
+                let is_stale = now.0 - slot.last_used.0 > EVICTION_MS;
+                let gives_way = now.0 - slot.created.0 > EVICTION_MS && slot.size < size;
+                let rank = if is_stale { (0, slot.last_used.0) } else { (1, slot.size as i64) };
+                (is_stale || gives_way).then_some((rank, id, slot.size))
             })
-            .map(|(id, _)| *id);
-        victim.is_some_and(|id| self.slots.remove(&id).is_some())
+            .collect();
+        victims.sort_unstable();
+        let mut taken = 0;
+        while !fits(count, partitions) {
+            let (_, _, size) = victims.get(taken)?;
+            (count, partitions, taken) = (count - 1, partitions - size, taken + 1);
+        }
+        Some(victims[..taken].iter().filter_map(|&(_, id, _)| self.remove(id)).collect())
     }
 
     /// An id in `1..=i32::MAX` that no live session has. The slots are far fewer than the ids.
@@ -352,6 +430,9 @@ impl FetchContext {
         match self.kind {
             Kind::Sessionless => Ok(FetchAnswer { session_id: SESSION_NONE, told: everything }),
             Kind::Full { uses_topic_ids } => {
+                if !self.partitions.iter().all(is_keepable) {
+                    return Ok(FetchAnswer { session_id: SESSION_NONE, told: everything });
+                }
                 let mut session = Session::new(uses_topic_ids);
                 for (fetch, outcome) in self.partitions.into_iter().zip(outcomes) {
                     let high_watermark = match outcome.must_tell {
@@ -379,6 +460,14 @@ impl FetchContext {
                 Ok(FetchAnswer { session_id: id, told })
             }
         }
+    }
+}
+
+/// Whether a session may remember it: no topic has a longer name, and each costs the same.
+fn is_keepable(fetch: &PartitionFetch) -> bool {
+    match &fetch.key.topic {
+        TopicKey::Name(name) => name.len() <= TOPIC_NAME_BYTES_MAX,
+        TopicKey::Id(_) => true,
     }
 }
 

@@ -190,3 +190,41 @@ fn a_partition_named_twice_counts_once_with_the_last_word() {
     let context = sessions.open(NOW, (0, -1), true, named, &[]).unwrap();
     assert_eq!(context.partitions(), [fetch(0, 3), fetch(1, 2)]);
 }
+
+#[test]
+fn the_partitions_of_all_sessions_together_are_bounded() {
+    let most = 10;
+    let sessions = FetchSessions::bounded(10, 10, 1);
+    let (half, late) = (most / 2, Timestamp(NOW.0 + EVICTION_MS + 1));
+    let first = create(&sessions, NOW, half);
+    let second = create(&sessions, NOW, half);
+    assert!(first != 0 && second != 0);
+    assert_eq!(sessions.partitions(), 10);
+    assert_eq!(create(&sessions, NOW, 1), 0, "nobody is old enough to give way");
+    assert_eq!(create(&sessions, late, most + 1), 0, "more than there is at all");
+    assert_eq!(sessions.len(), 2, "nothing was taken in vain");
+    // Nor may one grow: it ends, and the client begins again.
+    let refused = sessions.open(NOW, (first, 1), true, fetches(half..half + 1), &[]);
+    assert_eq!(refused.unwrap_err(), ErrorCode::FetchSessionIdNotFound);
+    assert_eq!(sessions.partitions(), 5);
+    // Naming what it has is no growth.
+    let context = sessions.open(late, (second, 1), true, fetches(0..5), &[]).unwrap();
+    drop(context);
+    assert_ne!(create(&sessions, late, most - half), 0);
+    let newest = create(&sessions, Timestamp(late.0 + EVICTION_MS + 1), most);
+    assert_ne!(newest, 0, "the stale ones give way, both of them");
+    assert_eq!((sessions.len(), sessions.partitions()), (1, 10));
+}
+
+#[test]
+fn a_name_that_no_topic_can_have_is_not_remembered() {
+    let sessions = FetchSessions::new(10, 1);
+    let topic = TopicKey::Name(TopicName::new(&"x".repeat(TOPIC_NAME_BYTES_MAX + 1)));
+    let long = PartitionFetch { key: PartitionKey { topic, ..key(1, 0) }, ..fetch(0, 0) };
+    let context = sessions.open(NOW, (0, 0), false, vec![long.clone()], &[]).unwrap();
+    assert_eq!(context.answer(&sessions, NOW, &[failed()]).unwrap().session_id, SESSION_NONE);
+    let id = create(&sessions, NOW, 1);
+    let refused = sessions.open(NOW, (id, 1), true, vec![long], &[]);
+    assert_eq!(refused.unwrap_err(), ErrorCode::FetchSessionIdNotFound);
+    assert!(sessions.is_empty());
+}

@@ -6,7 +6,9 @@
 //!         → else wait for any of them to move, up to max_wait_ms; read again; …
 //! ```
 //!
-//! The order is fixed when the session is opened: the next request may begin while this one waits.
+//! The order is fixed when the session is opened: the next request may begin while this one waits,
+//! but for the next of a session on the same connection, which begins when this one is answered, as
+//! all requests do in Kafka: else its epoch would be ahead of the one that this answer belongs to.
 //! Consumers read up to the high watermark, or the last stable offset. No record is parsed. Slices
 //! that are not recent are brought into memory on the blocking pool before a socket touches them.
 //! Only the leader serves; replication is not done by this API, so a request that claims to come
@@ -17,6 +19,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
@@ -25,10 +29,12 @@ use vltava_protocol::messages::FetchRequest;
 use vltava_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 
 use self::read::{Budget, Isolation, PartitionRead};
-use super::{blocking, leader};
+use super::{blocking, computing, decode, leader};
 use crate::connection::{Reply, Stage};
 use crate::context::RequestContext;
-use crate::fetch_sessions::{FetchContext, PartitionFetch, PartitionKey, TopicKey};
+use crate::fetch_sessions::{
+    EPOCH_INITIAL, FetchContext, PartitionFetch, PartitionKey, SESSION_NONE, TopicKey,
+};
 use crate::partition::{Partition, Waiter};
 
 mod read;
@@ -37,6 +43,8 @@ mod respond;
 /// Key and versions.
 pub const API: Api = Api::new(ApiKey::Fetch, 4..=18);
 
+/// Requests longer than this, some thousand partitions, are begun on the blocking pool.
+const INLINE_BYTES_MAX: usize = 64 << 10;
 /// First version with sessions; before, every request is without one.
 const SESSIONS_FROM: i16 = 7;
 /// First version that names topics by id.
@@ -45,21 +53,62 @@ const TOPIC_IDS_FROM: i16 = 13;
 const REPLICA_STATE_FROM: i16 = 15;
 
 /// Opens the session and reads; returns when the order is fixed.
-pub async fn start(cx: RequestContext, request: FetchRequest) -> Stage {
-    let fetch = match Fetch::open(cx, &request) {
-        Ok(fetch) => fetch,
-        Err(reply) => return Stage::Done(reply),
-    };
+pub async fn start(cx: RequestContext, body: Bytes) -> Stage {
+    match begin(cx, body).await {
+        Err(reply) => Stage::Done(reply),
+        Ok(Begun { fetch, reads, is_enough }) => Stage::Ordered(Box::pin(async move {
+            let reads = if is_enough { reads } else { fetch.wait().await };
+            let reads = warmed(reads).await;
+            fetch.answer(reads)
+        })),
+    }
+}
+
+/// A request that is not answered at once.
+struct Begun {
+    fetch: Fetch,
+    reads: Vec<PartitionRead>,
+    is_enough: bool,
+}
+
+/// Decodes the request and looks at its partitions; the reply if that is enough for one.
+async fn begin(cx: RequestContext, body: Bytes) -> Result<Begun, Reply> {
+    if body.len() <= INLINE_BYTES_MAX {
+        let request = decode(&cx, body)?;
+        let turn = turn_of(&cx, &request).await;
+        return look(cx, &request, turn);
+    }
+    let shared = Arc::clone(&cx.shared);
+    let decoding = move || decode(&cx, body).map(|request: FetchRequest| (cx, request));
+    let (cx, request) = computing(&shared, decoding).await?;
+    let turn = turn_of(&cx, &request).await;
+    computing(&shared, move || look(cx, &request, turn)).await
+}
+
+/// The turn of a request of a session, once those before it on its connection are answered.
+async fn turn_of(cx: &RequestContext, request: &FetchRequest) -> Option<OwnedSemaphorePermit> {
+    let has_session = cx.api_version >= SESSIONS_FROM
+        && request.session_id != SESSION_NONE
+        && request.session_epoch > EPOCH_INITIAL;
+    if !has_session {
+        return None;
+    }
+    let turn = Arc::clone(&cx.session_turn);
+    Some(turn.acquire_owned().await.expect("it is never closed"))
+}
+
+fn look(
+    cx: RequestContext,
+    request: &FetchRequest,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<Begun, Reply> {
+    let fetch = Fetch::open(cx, request, turn)?;
     let reads = fetch.read();
     let is_enough = fetch.is_enough(&reads);
     if is_enough && reads.iter().all(PartitionRead::is_recent) {
-        return Stage::Done(fetch.answer(reads));
+        return Err(fetch.answer(reads));
     }
-    Stage::Ordered(Box::pin(async move {
-        let reads = if is_enough { reads } else { fetch.wait().await };
-        let reads = warmed(reads).await;
-        fetch.answer(reads)
-    }))
+    Ok(Begun { fetch, reads, is_enough })
 }
 
 /// One request under way.
@@ -72,11 +121,17 @@ struct Fetch {
     max_bytes: usize,
     min_bytes: usize,
     deadline: Option<Instant>,
+    /// Held by a request of a session until it is answered.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Fetch {
     /// The request with its session, or the reply of one that is refused as a whole.
-    fn open(cx: RequestContext, request: &FetchRequest) -> Result<Self, Reply> {
+    fn open(
+        cx: RequestContext,
+        request: &FetchRequest,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, Reply> {
         if is_from_replica(request, cx.api_version) {
             return Err(respond::refuse_partitions(
                 &cx,
@@ -109,6 +164,7 @@ impl Fetch {
             max_bytes,
             min_bytes: size(request.min_bytes).min(max_bytes),
             deadline: (wait > 0).then(|| cx.begun + Duration::from_millis(wait)),
+            _turn: turn,
             cx,
         })
     }
@@ -175,7 +231,8 @@ impl Fetch {
     }
 
     fn answer(self, reads: Vec<PartitionRead>) -> Reply {
-        let Self { cx, context, targets, isolation, .. } = self;
+        // The turn goes with `self`, behind the answer.
+        let Self { cx, context, targets, isolation, _turn, .. } = self;
         respond::reply(&cx, context, &targets, isolation, reads)
     }
 }

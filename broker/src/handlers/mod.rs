@@ -92,10 +92,21 @@ macro_rules! overlapping {
     };
 }
 
+/// A handler that overlaps, and decodes what it is sent by itself.
+macro_rules! decoding {
+    ($api:ident) => {
+        Handler {
+            api: $api::API,
+            overlaps: true,
+            begin: |cx, body| Box::pin($api::start(cx, body)),
+        }
+    };
+}
+
 /// Everything that is served.
 pub static HANDLERS: &[Handler] = &[
     overlapping!(produce),
-    overlapping!(fetch),
+    decoding!(fetch),
     exclusive!(list_offsets),
     exclusive!(metadata),
     exclusive!(find_coordinator),
@@ -153,6 +164,7 @@ pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
         shared: Arc::clone(&shared),
         peer,
         shutdown,
+        session_turn: Arc::new(Semaphore::new(1)),
     })
 }
 
@@ -162,6 +174,7 @@ struct Router {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     shutdown: Shutdown,
+    session_turn: Arc<Semaphore>,
 }
 
 impl Service for Router {
@@ -200,6 +213,7 @@ impl Router {
             peer: self.peer.addr,
             local: self.peer.local,
             shutdown: self.shutdown.clone(),
+            session_turn: Arc::clone(&self.session_turn),
             begun: Instant::now(),
         }
     }

@@ -281,6 +281,31 @@ async fn a_session_tells_only_what_is_new() {
 }
 
 #[tokio::test]
+async fn pipelined_fetches_of_a_session_are_answered_one_after_another() {
+    let node = TestNode::start().await;
+    node.create("t", 1, &[]).await;
+    let (mut wire, mut producer) = (node.connect().await, node.connect().await);
+    let full = request(&[("t", 0, 0)]).with_session_epoch(0);
+    let id = fetch(&mut wire, 12, &full).await.session_id;
+    // The first waits for a record; the others are sent without waiting for its answer.
+    let next = |epoch| {
+        let changes: &[_] = if epoch == 1 { &[] } else { &[("t", 0, 1)] };
+        request(changes).with_session_id(id).with_session_epoch(epoch)
+    };
+    let mut frames = wire.frame(ApiKey::Fetch, 12, &next(1).with_max_wait_ms(60_000));
+    for epoch in 2..10 {
+        frames.extend(wire.frame(ApiKey::Fetch, 12, &next(epoch).with_max_wait_ms(1)));
+    }
+    wire.raw(&frames).await;
+    append(&mut producer, "t", batch(&["a"])).await;
+    for epoch in 1..10 {
+        let response: FetchResponse = wire.receive(12).await;
+        assert_eq!((response.error_code, response.session_id), (0, id), "epoch {epoch}");
+        assert_eq!(sizes(&response).iter().any(|&bytes| bytes > 0), epoch == 1);
+    }
+}
+
+#[tokio::test]
 async fn epochs_are_checked() {
     let node = TestNode::start().await;
     node.create("t", 1, &[]).await;

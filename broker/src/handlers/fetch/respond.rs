@@ -14,6 +14,9 @@ use crate::context::RequestContext;
 use crate::fetch_sessions::{MustTell, Outcome};
 use crate::handlers::leader;
 
+/// First version that knows `KAFKA_STORAGE_ERROR`; older clients look for another leader instead
+/// (`KafkaApis.maybeDownConvertStorageError`).
+const STORAGE_ERROR_FROM: i16 = 6;
 /// First version that tells who leads (KIP-951).
 const LEADER_FROM: i16 = 16;
 
@@ -43,7 +46,7 @@ pub(super) fn reply(
         cx.count(read.code);
         let mut partition = FetchPartitionResponse {
             partition: key.partition,
-            error_code: read.code,
+            error_code: for_version(read.code, cx.api_version),
             high_watermark: read.high_watermark,
             last_stable_offset: read.last_stable_offset,
             log_start_offset: read.log_start_offset,
@@ -85,6 +88,16 @@ pub(super) fn refuse_partitions(
         }
     }
     encode(cx, &response)
+}
+
+/// The code as a client of this version knows it.
+fn for_version(code: ErrorCode, version: i16) -> ErrorCode {
+    match code {
+        ErrorCode::KafkaStorageError if version < STORAGE_ERROR_FROM => {
+            ErrorCode::NotLeaderOrFollower
+        }
+        code => code,
+    }
 }
 
 fn encode(cx: &RequestContext, response: &FetchResponse) -> Reply {
@@ -155,6 +168,14 @@ fn is_topic(topic: &FetchTopicResponse, key: &TopicKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_clients_take_a_failed_disk_for_a_move() {
+        let storage = ErrorCode::KafkaStorageError;
+        assert_eq!(for_version(storage, 5), ErrorCode::NotLeaderOrFollower);
+        assert_eq!(for_version(storage, 6), storage);
+        assert_eq!(for_version(ErrorCode::OffsetOutOfRange, 4), ErrorCode::OffsetOutOfRange);
+    }
 
     #[test]
     fn neighbors_of_one_topic_share_it() {
