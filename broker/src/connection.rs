@@ -11,7 +11,12 @@
 //! * Responses leave in request order. Only the head of `waiting` is polled: what lies behind it
 //!   cannot leave earlier, and completes on its own.
 //! * Everything is bounded: frames stay in the buffer until they may begin, so a client that sends
-//!   without reading, or reads slower than it asks, stops being read.
+//!   without reading, or reads slower than it asks, stops being read. Large frames take room that all
+//!   connections share ([`crate::request_memory`]).
+//! * Nobody is served at the cost of all: a connection whose requests are always ready gives its
+//!   worker up after a slice of time.
+//! * A request must be whole within a time of its first byte, or the connection closes; the time that
+//!   we do not read it does not count.
 //! * A request that panics, or that cannot be answered, ends this connection alone, after the
 //!   responses before it.
 //! * A begun request is polled until its order is fixed, an exclusive one to its end, also when the
@@ -26,25 +31,28 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, Sleep};
-use vltava_protocol::frame::FrameDecoder;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use vltava_protocol::messages::ResponseFrame;
+
+use self::incoming::{Frame, Incoming, Read};
+pub use self::outgoing::OUTGOING_BYTES_MAX;
+use self::outgoing::{Outgoing, Waiting};
+use self::timers::{Expired, Timers};
+use crate::request_memory::{Held, RequestMemory};
+
+mod incoming;
+mod outgoing;
+mod timers;
 
 /// Most requests begun and unanswered at once.
 pub const PIPELINE_MAX: usize = 64;
-/// While this many response bytes wait for the client to read, nothing new begins or completes.
-/// One response may exceed it, by the Fetch limits.
-pub const OUTGOING_BYTES_MAX: usize = 4 << 20;
-/// Room a new read buffer has: many small frames arrive with one system call.
-const READ_BYTES: usize = 64 << 10;
-/// Least room worth a system call; with less left a new buffer is taken.
-const READ_ROOM_MIN: usize = 4 << 10;
+/// How long a connection may keep its worker while requests are ready.
+const SLICE: Duration = Duration::from_micros(500);
 /// Most slices of one `writev`, Linux's `IOV_MAX` is far above; more gives nothing.
 const WRITE_SLICES_MAX: usize = 64;
 /// How long a connection that is told to end may take to answer what has begun.
@@ -94,6 +102,9 @@ pub enum CloseCause {
     /// A response could not be encoded: a defect of ours.
     #[error("{0}")]
     Encode(String),
+    /// A request was not whole in time.
+    #[error("a request was not received within {0:?}")]
+    Slow(Duration),
     /// A Produce with acks 0 failed; closing is the only way to tell.
     #[error("produce without acknowledgment failed: {0}")]
     Unacknowledged(String),
@@ -118,24 +129,30 @@ pub enum Ended {
 }
 
 /// What a connection is told at birth.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionConfig {
     /// Largest request, `socket.request.max.bytes`.
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`; `None` keeps idle connections.
     pub idle_max: Option<Duration>,
+    /// `socket.request.receive.timeout.ms`; `None` waits for as long as the client likes.
+    pub receive_max: Option<Duration>,
+    /// The room that large requests share.
+    pub memory: RequestMemory,
 }
 
 /// One connection over a stream `S`, a socket or a test's pipe.
 pub struct Connection<S, V> {
     socket: S,
     service: V,
-    decoder: FrameDecoder,
-    incoming: BytesMut,
+    config: ConnectionConfig,
+    incoming: Incoming,
     /// A whole frame that waits until everything before it is done.
-    parked: Option<Bytes>,
-    starting: Option<Boxed<Stage>>,
-    waiting: VecDeque<Boxed<Reply>>,
+    parked: Option<Frame>,
+    starting: Option<Starting>,
+    waiting: VecDeque<Waiting>,
+    /// Bytes of the responses in `waiting`.
+    waiting_bytes: usize,
     outgoing: Outgoing,
     /// Whether frames may still begin: not behind a request that closes the connection.
     accepting: bool,
@@ -143,22 +160,14 @@ pub struct Connection<S, V> {
     abandoned: bool,
     /// No more is read; this is how it ends once all that has begun is answered.
     ending: Option<Ended>,
-    idle: Option<IdleTimer>,
+    timers: Timers,
     shutdown: Boxed<()>,
 }
 
-struct IdleTimer {
-    max: Duration,
-    /// When bytes last moved. The sleep is only moved when it fires: it is cheap to be early.
-    active: Instant,
-    sleep: Pin<Box<Sleep>>,
-}
-
-/// Response parts that the socket has not taken.
-#[derive(Default)]
-struct Outgoing {
-    parts: VecDeque<Bytes>,
-    bytes: usize,
+/// A request that is fixing its order, with the room of its frame.
+struct Starting {
+    stage: Boxed<Stage>,
+    _held: Held,
 }
 
 impl<S, V> Connection<S, V>
@@ -176,21 +185,18 @@ where
         Self {
             socket,
             service,
-            decoder: FrameDecoder::new(config.request_bytes_max),
-            incoming: BytesMut::new(),
+            incoming: Incoming::new(config.request_bytes_max, config.memory.clone()),
             parked: None,
             starting: None,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             outgoing: Outgoing::default(),
             accepting: true,
             abandoned: false,
             ending: None,
-            idle: config.idle_max.map(|max| IdleTimer {
-                max,
-                active: Instant::now(),
-                sleep: Box::pin(tokio::time::sleep(max)),
-            }),
+            timers: Timers::new(config.idle_max, config.receive_max),
             shutdown: Box::pin(shutdown),
+            config,
         }
     }
 
@@ -216,11 +222,11 @@ where
         self.poll_serve(cx)
     }
 
-    /// Goes round as long as anything moves. Ends within the task's budget: the socket's halves
-    /// take part in cooperative scheduling and turn pending when it is used up.
+    /// Goes round as long as anything moves, within a slice of time: then others have their turn.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let slice = Instant::now() + SLICE;
         loop {
-            let mut moved = self.poll_begin(cx);
+            let mut moved = self.poll_begin(cx, slice);
             moved |= self.poll_waiting(cx);
             moved |= self.poll_write(cx).unwrap_or_else(|error| {
                 self.lose(error);
@@ -230,6 +236,10 @@ where
             if !moved {
                 break;
             }
+            if Instant::now() >= slice {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         // Nothing moved, so no frame that could begin is left in the buffer.
         if self.is_quiet()
@@ -237,10 +247,7 @@ where
         {
             return Poll::Ready(ended);
         }
-        if self.poll_idle(cx).is_ready() {
-            return Poll::Ready(Ended::Idle);
-        }
-        Poll::Pending
+        self.poll_timers(cx)
     }
 
     /// Whether no request is under way and no response unsent.
@@ -248,12 +255,12 @@ where
         self.starting.is_none() && self.waiting.is_empty() && self.outgoing.bytes == 0
     }
 
-    /// Moves the request that is fixing its order, and begins those behind it.
-    fn poll_begin(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Moves the request that is fixing its order, and begins those behind it, until `slice` ends.
+    fn poll_begin(&mut self, cx: &mut Context<'_>, slice: Instant) -> bool {
         let mut moved = false;
         loop {
             if let Some(starting) = self.starting.as_mut() {
-                match guarded(|| starting.as_mut().poll(cx)) {
+                match guarded(|| starting.stage.as_mut().poll(cx)) {
                     Ok(Poll::Pending) => return moved,
                     Ok(Poll::Ready(_)) if self.abandoned => self.starting = None,
                     Ok(Poll::Ready(Stage::Done(Reply::Close(cause)))) => {
@@ -266,11 +273,11 @@ where
                     }
                     Ok(Poll::Ready(Stage::Done(reply))) => {
                         self.starting = None;
-                        self.waiting.push_back(Box::pin(std::future::ready(reply)));
+                        self.wait(Waiting::Ready(reply));
                     }
                     Ok(Poll::Ready(Stage::Ordered(rest))) => {
                         self.starting = None;
-                        self.waiting.push_back(rest);
+                        self.wait(Waiting::Rest(rest));
                     }
                     Err(panic) => {
                         self.starting = None;
@@ -279,15 +286,15 @@ where
                 }
                 moved = true;
             }
-            if self.waiting.len() >= PIPELINE_MAX || self.outgoing.is_full() {
+            if self.is_full() || (moved && Instant::now() >= slice) {
                 return moved;
             }
             let Some(frame) = self.next_frame() else {
                 return moved;
             };
             let idle = self.waiting.is_empty();
-            match guarded(|| self.service.begin(&frame, idle)) {
-                Ok(Some(begun)) => self.starting = Some(begun),
+            match guarded(|| self.service.begin(&frame.bytes, idle)) {
+                Ok(Some(stage)) => self.starting = Some(Starting { stage, _held: frame.held }),
                 Ok(None) => {
                     assert!(!idle, "an idle connection's request begins");
                     self.parked = Some(frame);
@@ -300,15 +307,19 @@ where
     }
 
     /// The frame that is next in order, if it is whole.
-    fn next_frame(&mut self) -> Option<Bytes> {
+    fn next_frame(&mut self) -> Option<Frame> {
         if !self.accepting {
             return None;
         }
         if let Some(frame) = self.parked.take() {
             return Some(frame);
         }
-        match self.decoder.decode(&mut self.incoming) {
-            Ok(frame) => frame,
+        match self.incoming.next() {
+            Ok(None) => None,
+            Ok(frame) => {
+                self.timers.receiving(false);
+                frame
+            }
             Err(error) => {
                 self.close_in_order(CloseCause::Frame(error.to_string()));
                 None
@@ -316,18 +327,36 @@ where
         }
     }
 
+    /// Whether as much is under way or unread as may be.
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= PIPELINE_MAX
+            || self.outgoing.bytes + self.waiting_bytes >= OUTGOING_BYTES_MAX
+    }
+
+    /// Lets a begun request wait for its turn to be answered.
+    fn wait(&mut self, waiting: Waiting) {
+        self.waiting_bytes += waiting.bytes();
+        self.waiting.push_back(waiting);
+    }
+
     /// Completes the waiting requests from the head on.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while !self.outgoing.is_full()
-            && let Some(head) = self.waiting.front_mut()
+            && let Some(head) = self.waiting.pop_front()
         {
-            let reply = match guarded(|| head.as_mut().poll(cx)) {
-                Ok(Poll::Pending) => break,
-                Ok(Poll::Ready(reply)) => reply,
-                Err(panic) => Reply::Close(CloseCause::Panicked(panic)),
+            self.waiting_bytes -= head.bytes();
+            let reply = match head {
+                Waiting::Ready(reply) => reply,
+                Waiting::Rest(mut rest) => match guarded(|| rest.as_mut().poll(cx)) {
+                    Ok(Poll::Pending) => {
+                        self.waiting.push_front(Waiting::Rest(rest));
+                        break;
+                    }
+                    Ok(Poll::Ready(reply)) => reply,
+                    Err(panic) => Reply::Close(CloseCause::Panicked(panic)),
+                },
             };
-            self.waiting.pop_front();
             self.finish(reply);
             moved = true;
         }
@@ -349,7 +378,7 @@ where
     /// Closes after the responses of everything begun before; nothing more begins.
     fn close_in_order(&mut self, cause: CloseCause) {
         self.accepting = false;
-        self.waiting.push_back(Box::pin(std::future::ready(Reply::Close(cause))));
+        self.wait(Waiting::Ready(Reply::Close(cause)));
     }
 
     /// Answers nothing more and ends. The request at work runs on to where its order is fixed: a
@@ -358,6 +387,7 @@ where
         self.accepting = false;
         self.abandoned = true;
         self.waiting.clear();
+        self.waiting_bytes = 0;
         self.ending = Some(ended);
     }
 
@@ -380,7 +410,7 @@ where
                     Poll::Ready(written) => written,
                 };
             self.outgoing.advance(written);
-            self.touch();
+            self.timers.touch();
             moved = true;
         }
         Ok(moved)
@@ -392,92 +422,38 @@ where
         let wanted = self.ending.is_none()
             && self.accepting
             && self.parked.is_none()
-            && self.waiting.len() < PIPELINE_MAX
-            && !self.outgoing.is_full()
-            && self.starting.is_none();
+            && self.starting.is_none()
+            && !self.incoming.is_ready()
+            && !self.is_full();
         if !wanted {
+            self.timers.receiving(false);
             return false;
         }
-        let missing = self.decoder.missing(&self.incoming);
-        if self.incoming.capacity() - self.incoming.len() < missing.max(READ_ROOM_MIN) {
-            self.incoming.reserve(missing.max(READ_BYTES));
-        }
-        let read = pin!(self.socket.read_buf(&mut self.incoming)).poll(cx);
+        let read = self.incoming.poll_read(&mut self.socket, cx);
+        self.timers.receiving(self.incoming.awaits_client());
         match read {
             Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => self.ending = Some(Ended::ByClient),
-            Poll::Ready(Ok(_)) => self.touch(),
+            Poll::Ready(Ok(Read::End)) => self.ending = Some(Ended::ByClient),
+            Poll::Ready(Ok(Read::Some)) => self.timers.touch(),
             Poll::Ready(Err(error)) => self.lose(error),
         }
         true
     }
 
-    fn touch(&mut self) {
-        if let Some(idle) = &mut self.idle {
-            idle.active = Instant::now();
-        }
-    }
-
     /// Ready when no byte has moved for too long and no request is under way; unread responses do
     /// not keep a connection, nor do waiting requests of a client that will send nothing more: it
-    /// may be dead, and a long poll would hold its place for as long as it asked.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// may be dead, and a long poll would hold its place for as long as it asked. Ready, too, when
+    /// a request trickles in.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let awaited = self.ending.is_none() && !self.waiting.is_empty();
         let busy = self.starting.is_some() || awaited;
-        let Some(idle) = &mut self.idle else {
-            return Poll::Pending;
-        };
-        while idle.sleep.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            if busy {
-                idle.active = now;
+        self.timers.poll(cx, busy).map(|expired| match expired {
+            Expired::Idle => Ended::Idle,
+            Expired::Receiving => {
+                let limit = self.config.receive_max.unwrap_or_default();
+                Ended::Closed(CloseCause::Slow(limit))
             }
-            let end = idle.active + idle.max;
-            if end <= now {
-                return Poll::Ready(());
-            }
-            idle.sleep.as_mut().reset(end);
-        }
-        Poll::Pending
-    }
-}
-
-impl Outgoing {
-    fn is_full(&self) -> bool {
-        self.bytes >= OUTGOING_BYTES_MAX
-    }
-
-    fn push(&mut self, frame: ResponseFrame) {
-        for part in frame.into_parts() {
-            if !part.is_empty() {
-                self.bytes += part.len();
-                self.parts.push_back(part);
-            }
-        }
-    }
-
-    /// Fills `slices` from the front; how many there are.
-    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let count = self.parts.len().min(slices.len());
-        for (slice, part) in slices.iter_mut().zip(&self.parts) {
-            *slice = IoSlice::new(part);
-        }
-        count
-    }
-
-    /// Drops `written` bytes from the front.
-    fn advance(&mut self, mut written: usize) {
-        assert!(written <= self.bytes, "the socket takes what it was given");
-        self.bytes -= written;
-        while written > 0 {
-            let head = self.parts.front_mut().expect("bytes counts the parts");
-            if head.len() > written {
-                head.advance(written);
-                return;
-            }
-            written -= head.len();
-            self.parts.pop_front();
-        }
+        })
     }
 }
 

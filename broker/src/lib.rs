@@ -21,6 +21,7 @@ pub mod partitions;
 pub mod peers;
 pub mod producer_ids;
 pub mod replica;
+pub mod request_memory;
 pub mod room;
 pub mod server;
 

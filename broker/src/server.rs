@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
+use crate::config::value::ConnectionsPerIp;
 use crate::connection::{Connection, ConnectionConfig, Ended, Service};
 use crate::metrics::ConnectionMetrics;
 
@@ -28,15 +29,22 @@ const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// Most characters of a client id that a log line shows.
 const CLIENT_ID_CHARS_MAX: usize = 100;
 
-/// What the listener is told.
-#[derive(Clone, Copy, Debug)]
-pub struct ServerConfig {
-    /// What each connection is told.
-    pub connection: ConnectionConfig,
-    /// `max.connections`.
+/// How many connections there may be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// `max.connections`: more wait unaccepted (`ConnectionQuotas.waitForConnectionSlot`).
     pub connections_max: usize,
-    /// `max.connections.per.ip`.
+    /// `max.connections.per.ip`: more are closed at once.
     pub connections_per_ip_max: usize,
+    /// `max.connections.per.ip.overrides`.
+    pub overrides: ConnectionsPerIp,
+}
+
+impl Limits {
+    fn of(&self, ip: IpAddr) -> usize {
+        // An IPv4 client of a listener on all addresses may show as an IPv6 one.
+        self.overrides.of(ip.to_canonical()).unwrap_or(self.connections_per_ip_max)
+    }
 }
 
 /// The other end of a connection, for log lines and handlers.
@@ -112,7 +120,8 @@ impl Server {
     /// Serves `listener`; each connection with what `make` builds for it.
     pub fn start<V: Service>(
         listener: TcpListener,
-        config: ServerConfig,
+        limits: Limits,
+        connection: ConnectionConfig,
         metrics: ConnectionMetrics,
         make: impl Fn(Arc<Peer>, Shutdown) -> V + Send + 'static,
     ) -> io::Result<Self> {
@@ -120,7 +129,8 @@ impl Server {
         let (end, told) = watch::channel(None);
         let shutdown = Shutdown(told);
         let acceptor = Acceptor {
-            config,
+            limits,
+            connection,
             metrics,
             shutdown: shutdown.clone(),
             connections: JoinSet::new(),
@@ -150,7 +160,8 @@ impl Server {
 
 /// The accepting task.
 struct Acceptor {
-    config: ServerConfig,
+    limits: Limits,
+    connection: ConnectionConfig,
     metrics: ConnectionMetrics,
     shutdown: Shutdown,
     connections: JoinSet<()>,
@@ -168,12 +179,13 @@ impl Acceptor {
         let shutdown = self.shutdown.clone();
         let mut told = std::pin::pin!(shutdown.requested());
         loop {
+            let has_room = self.connections.len() < self.limits.connections_max;
             tokio::select! {
                 () = &mut told => break,
                 Some(ended) = self.connections.join_next_with_id() => {
                     self.forget(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
                 }
-                accepted = listener.accept() => match accepted {
+                accepted = listener.accept(), if has_room => match accepted {
                     Ok((socket, addr)) => self.admit(socket, addr, &make),
                     Err(error) => pause_after(&error).await,
                 },
@@ -196,11 +208,9 @@ impl Acceptor {
         make: &impl Fn(Arc<Peer>, Shutdown) -> V,
     ) {
         let of_ip = self.per_ip.get(&addr.ip()).copied().unwrap_or(0);
-        if self.connections.len() >= self.config.connections_max
-            || of_ip >= self.config.connections_per_ip_max
-        {
+        if of_ip >= self.limits.of(addr.ip()) {
             self.metrics.refused.inc();
-            debug!(peer = %addr, "connection refused: too many");
+            debug!(peer = %addr, "connection refused: too many of this address");
             return;
         }
         let set_up = socket.set_nodelay(true).and_then(|()| socket.local_addr());
@@ -218,7 +228,10 @@ impl Acceptor {
         let service = make(Arc::clone(&peer), self.shutdown.clone());
         let shutdown = self.shutdown.clone();
         let told = async move { shutdown.requested().await };
-        let connection = Connection::new(socket, service, self.config.connection, told);
+        let connection = Connection::new(socket, service, self.connection.clone(), told);
+        if self.connections.len() + 1 == self.limits.connections_max {
+            warn!(connections = self.limits.connections_max, "max.connections reached: more wait");
+        }
         let metrics = self.metrics.clone();
         let task = self.connections.spawn(async move {
             let ended = connection.serve().await;

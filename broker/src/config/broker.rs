@@ -14,7 +14,7 @@ use vltava_storage::log::Durability;
 
 use super::key::{Bound, ConfigError, Synonym, Unit, key, unset};
 use super::settings::Settings;
-use super::value::{CleanupPolicy, CompressionType};
+use super::value::{CleanupPolicy, CompressionType, ConnectionsPerIp};
 
 /// `HOST:PORT` as clients are told to connect.
 pub type HostPort = (String, u16);
@@ -220,10 +220,14 @@ config_table! {
     /// How long the file of a deleted segment stays.
     log_segment_delete_delay_ms: i64 =
         key("log.segment.delete.delay.ms", "60000").at_least(0).cluster_wide();
-    /// The most connections at a time.
+    /// The most connections at a time. More wait, unaccepted, until others end.
     max_connections: i32 = key("max.connections", "2147483647").at_least(0);
-    /// The most connections at a time from one address.
+    /// The most connections at a time from one address. More are closed at once.
     max_connections_per_ip: i32 = key("max.connections.per.ip", "2147483647").at_least(0);
+    /// Other limits of `max.connections.per.ip` for some addresses, as `127.0.0.1:200,[::1]:200`.
+    /// Names are not resolved.
+    max_connections_per_ip_overrides: ConnectionsPerIp =
+        key("max.connections.per.ip.overrides", "").bound(Bound::ConnectionsPerIp);
     /// The most Fetch sessions that are kept.
     max_incremental_fetch_session_cache_slots: i32 =
         key("max.incremental.fetch.session.cache.slots", "1000").at_least(0);
@@ -258,14 +262,19 @@ config_table! {
     /// The sequence of a producer that has written nothing for this long is forgotten.
     producer_id_expiration_ms: i32 =
         key("producer.id.expiration.ms", "86400000").at_least(1).cluster_wide();
-    /// The most bytes of requests that are waiting to be handled; -1 is no limit.
-    /// Accepted for compatibility; has no effect yet.
+    /// The most bytes of requests that are being received or wait to be handled, all connections
+    /// together; each may hold 64 KiB and one more than all of it besides. -1 is 256 MiB.
     queued_max_request_bytes: i64 = key("queued.max.request.bytes", "-1");
     /// Connections that wait to be accepted.
     /// Accepted for compatibility; has no effect yet.
     socket_listen_backlog_size: i32 = key("socket.listen.backlog.size", "50").at_least(1);
     /// The most bytes of a request.
     socket_request_max_bytes: i32 = key("socket.request.max.bytes", "104857600").at_least(1);
+    /// How long a client may take to send one request, from its first byte on; then its connection
+    /// is closed. The time that the broker does not read it does not count. -1 is no limit. Not a
+    /// key of Kafka's.
+    socket_request_receive_timeout_ms: i64 =
+        key("socket.request.receive.timeout.ms", "60000").at_least(-1);
     /// How often transactions that ran out of time are looked for.
     transaction_abort_timed_out_transaction_cleanup_interval_ms: i32 =
         key("transaction.abort.timed.out.transaction.cleanup.interval.ms", "10000").at_least(1);

@@ -1,6 +1,6 @@
 //! One row of a configuration table, and the check of a value against it.
 
-use super::value::{ConfigType, words};
+use super::value::{ConfigType, ConfigValue, ConnectionsPerIp, words};
 
 /// Why a value or a set of values was refused. The message is one line and names the key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -84,6 +84,8 @@ pub enum Bound {
     Each(&'static [&'static str]),
     /// A list of `partition:broker` pairs, or `*`.
     ThrottledReplicas,
+    /// A list of `address:count` pairs.
+    ConnectionsPerIp,
 }
 
 /// When a changed value of a broker's key takes effect
@@ -299,13 +301,18 @@ impl ConfigKey {
             Bound::ThrottledReplicas => (!throttled_replicas(normal)).then(|| {
                 "value must be * or a list of partition:broker, partition:broker, ...".to_owned()
             }),
+            Bound::ConnectionsPerIp => ConnectionsPerIp::read(Some(normal))
+                .is_none()
+                .then(|| "value must be a list of address:count, address:count, ...".to_owned()),
         }
     }
 
     /// What the type and bound allow, for help and documentation.
     pub fn allowed(&self) -> String {
         match self.bound {
-            Bound::Any | Bound::ThrottledReplicas => self.kind.name().to_lowercase(),
+            Bound::Any | Bound::ThrottledReplicas | Bound::ConnectionsPerIp => {
+                self.kind.name().to_lowercase()
+            }
             Bound::AtLeast(min) => format!("{} >= {min}", self.kind.name().to_lowercase()),
             Bound::Between(min, max) => format!("{min}..{max}"),
             Bound::GzipLevel => "1..9 or -1".to_owned(),
@@ -389,6 +396,10 @@ mod tests {
         check(throttled, List, "*", Ok("*"));
         check(throttled, List, "0:1, 1:2", Ok("0:1,1:2"));
         check(throttled, List, "0-1", Err("partition:broker"));
+        let per_ip = k.bound(Bound::ConnectionsPerIp);
+        check(per_ip, String, "127.0.0.1:2, [::1]:0", Ok("127.0.0.1:2, [::1]:0"));
+        check(per_ip, String, "broker.example:2", Err("address:count"));
+        check(per_ip, String, "127.0.0.1:-1", Err("address:count"));
     }
 
     #[test]

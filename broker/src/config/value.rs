@@ -3,6 +3,9 @@
 //! Texts are read as Kafka's `ConfigDef.parseType` reads them: surrounding blanks are dropped,
 //! booleans ignore case, lists are split at commas.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use vltava_protocol::record::batch::TimestampType;
 use vltava_protocol::record::compression::Codec;
 use vltava_storage::log::Durability;
@@ -108,6 +111,30 @@ impl<T: ConfigValue> ConfigValue for Option<T> {
 /// The words of a list.
 pub fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// `max.connections.per.ip.overrides`: the most connections of some addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionsPerIp(BTreeMap<IpAddr, usize>);
+
+impl ConnectionsPerIp {
+    /// The limit of an address that has one of its own.
+    pub fn of(&self, ip: IpAddr) -> Option<usize> {
+        self.0.get(&ip).copied()
+    }
+}
+
+impl ConfigValue for ConnectionsPerIp {
+    const KIND: ConfigType = ConfigType::String;
+
+    fn read(text: Option<&str>) -> Option<Self> {
+        let pair = |word: &str| {
+            let (address, count) = word.rsplit_once(':')?;
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            Some((address.trim().parse().ok()?, count.trim().parse().ok()?))
+        };
+        words(text?).map(pair).collect::<Option<_>>().map(Self)
+    }
 }
 
 /// `cleanup.policy`. With neither, records are kept for ever.

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{PartitionIndex, TopicId, TopicName};
 use vltava_protocol::messages::fetch::{FetchPartitionResponse, FetchTopicResponse};
@@ -16,7 +17,7 @@ use super::*;
 /// number as correlation id:
 /// `n` at once · `p` ordered at once, the rest when released · `o` fixes its order when released,
 /// then done · `x` exclusive, done when released · `s` silent · `c` close · `!` panic at once ·
-/// `?` panic in the rest · `b` a large response.
+/// `?` panic in the rest · `b` a large response · `w` keeps the worker for a while.
 #[derive(Clone, Default)]
 struct Script {
     begun: Arc<Mutex<Vec<u8>>>,
@@ -91,6 +92,13 @@ impl Service for Script {
         Some(match kind {
             b'n' => Box::pin(async move { Stage::Done(done(0)) }),
             b'b' => Box::pin(async move { Stage::Done(done(1 << 20)) }),
+            b'w' => Box::pin(async move {
+                let end = std::time::Instant::now() + SLICE;
+                while std::time::Instant::now() < end {
+                    std::hint::spin_loop();
+                }
+                Stage::Done(done(0))
+            }),
             b'o' | b'x' => Box::pin(async move {
                 opened.await;
                 Stage::Done(done(0))
@@ -121,8 +129,12 @@ struct Fixture {
 }
 
 fn fixture(pipe_bytes: usize) -> Fixture {
-    let config = ConnectionConfig { request_bytes_max: 1000, idle_max: None };
-    fixture_with(pipe_bytes, config)
+    fixture_with(pipe_bytes, config(None, None))
+}
+
+fn config(idle_max: Option<Duration>, receive_max: Option<Duration>) -> ConnectionConfig {
+    let memory = RequestMemory::new(None);
+    ConnectionConfig { request_bytes_max: 1000, idle_max, receive_max, memory }
 }
 
 fn fixture_with(pipe_bytes: usize, config: ConnectionConfig) -> Fixture {
@@ -344,9 +356,7 @@ async fn shutdown_answers_what_has_begun_and_nothing_more() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_and_a_waiting_one_does_not() {
-    let idle_max = Some(Duration::from_secs(10));
-    let config = ConnectionConfig { request_bytes_max: 1000, idle_max };
-    let mut fixture = fixture_with(1 << 16, config);
+    let mut fixture = fixture_with(1 << 16, config(Some(Duration::from_secs(10)), None));
     let gate = fixture.script.gate(1);
     let began = Instant::now();
     fixture.send(&[(b'p', 1)]).await;
@@ -362,9 +372,7 @@ async fn an_idle_connection_ends_and_a_waiting_one_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_request_does_not_keep_a_connection_whose_client_has_ended() {
-    let idle_max = Some(Duration::from_secs(10));
-    let config = ConnectionConfig { request_bytes_max: 1000, idle_max };
-    let mut fixture = fixture_with(1 << 16, config);
+    let mut fixture = fixture_with(1 << 16, config(Some(Duration::from_secs(10)), None));
     let _never_opened = fixture.script.gate(1);
     let began = Instant::now();
     fixture.send(&[(b'p', 1)]).await;
@@ -373,4 +381,72 @@ async fn a_waiting_request_does_not_keep_a_connection_whose_client_has_ended() {
     assert!(matches!(fixture.ended().await, Ended::Idle));
     let lasted = Instant::now() - began;
     assert!(lasted >= Duration::from_secs(10) && lasted <= Duration::from_secs(21), "{lasted:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_trickles_in_closes_the_connection() {
+    let receive_max = Duration::from_secs(10);
+    let mut fixture = fixture_with(1 << 16, config(None, Some(receive_max)));
+    // Each request has a time of its own, also one that shares its first bytes with another's last.
+    for id in 1..5 {
+        let halves = frames(&[(b'n', id), (b'n', id + 100)]);
+        fixture.client.write_all(&halves[..7]).await.unwrap();
+        tokio::time::sleep(receive_max / 10 * 9).await;
+        fixture.client.write_all(&halves[7..]).await.unwrap();
+        fixture.receive_all(&[id, id + 100]).await;
+        tokio::time::sleep(receive_max * 2).await;
+    }
+    let began = Instant::now();
+    let mut closed = false;
+    for byte in frames(&[(b'n', 9)]).into_iter().cycle().take(5) {
+        closed |= fixture.client.write_all(&[byte]).await.is_err();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    assert!(closed);
+    let ended = fixture.ended().await;
+    assert!(matches!(ended, Ended::Closed(CloseCause::Slow(_))), "{ended:?}");
+    assert!(Instant::now() - began >= receive_max);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_read_has_time() {
+    let mut fixture = fixture_with(1 << 16, config(None, Some(Duration::from_secs(10))));
+    let gate = fixture.script.gate(1);
+    let requests = frames(&[(b'o', 1), (b'n', 2)]);
+    fixture.client.write_all(&requests[..7]).await.unwrap();
+    fixture.script.begun(&[1]).await;
+    // The first is at work, so nobody reads the second, of which a byte is here.
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    gate.send(()).unwrap();
+    assert_eq!(fixture.receive().await, 1);
+    fixture.client.write_all(&requests[7..]).await.unwrap();
+    assert_eq!(fixture.receive().await, 2);
+}
+
+#[tokio::test]
+async fn answers_behind_one_that_waits_are_bounded() {
+    let mut fixture = fixture(1 << 16);
+    let gate = fixture.script.gate(1);
+    let mut requests = vec![(b'p', 1)];
+    requests.extend((2..40).map(|id| (b'b', id)));
+    fixture.send(&requests).await;
+    let most = (OUTGOING_BYTES_MAX / (1 << 20)) as u8 + 1;
+    fixture.script.begun(&(1..=most).collect::<Vec<_>>()).await;
+    gate.send(()).unwrap();
+    fixture.receive_all(&(1..40).collect::<Vec<_>>()).await;
+}
+
+#[tokio::test]
+async fn a_busy_connection_gives_its_worker_up() {
+    // One worker, and a client whose requests are always ready; each takes a whole slice. The
+    // runtime lets a busy task run some 60 times before it looks at what has yielded.
+    let mut fixture = fixture(1 << 20);
+    let requests: Vec<(u8, u8)> = (0..200).map(|id| (b'w', id)).collect();
+    fixture.send(&requests).await;
+    let begun = Arc::clone(&fixture.script.begun);
+    while begun.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(begun.lock().len() < 200, "others have their turn before all is done");
+    fixture.receive_all(&(0..200).collect::<Vec<_>>()).await;
 }

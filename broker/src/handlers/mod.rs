@@ -28,7 +28,8 @@ use crate::context::{RequestContext, Shared};
 use crate::fetch_sessions::FetchSessions;
 use crate::node::Node;
 use crate::producer_ids::ProducerIds;
-use crate::server::{Peer, Server, ServerConfig, Shutdown};
+use crate::request_memory::RequestMemory;
+use crate::server::{Limits, Peer, Server, Shutdown};
 
 pub mod api_versions;
 pub mod create_topics;
@@ -148,18 +149,23 @@ pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
         producer_ids: ProducerIds::default(),
         cores: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
     });
-    let idle = u64::try_from(settings.connections_max_idle_ms).ok();
     let at_most = |most: i32| usize::try_from(most).unwrap_or(0);
-    let config = ServerConfig {
-        connection: ConnectionConfig {
-            request_bytes_max: at_most(settings.socket_request_max_bytes),
-            idle_max: idle.map(Duration::from_millis),
-        },
+    // Negative is no limit.
+    let millis = |ms: i64| u64::try_from(ms).ok().map(Duration::from_millis);
+    let room = usize::try_from(settings.queued_max_request_bytes).ok().filter(|&bytes| bytes > 0);
+    let connection = ConnectionConfig {
+        request_bytes_max: at_most(settings.socket_request_max_bytes),
+        idle_max: millis(settings.connections_max_idle_ms),
+        receive_max: millis(settings.socket_request_receive_timeout_ms),
+        memory: RequestMemory::new(room),
+    };
+    let limits = Limits {
         connections_max: at_most(settings.max_connections),
         connections_per_ip_max: at_most(settings.max_connections_per_ip),
+        overrides: settings.max_connections_per_ip_overrides.clone(),
     };
     let metrics = node.metrics.connections.clone();
-    Server::start(listener, config, metrics, move |peer, shutdown| Router {
+    Server::start(listener, limits, connection, metrics, move |peer, shutdown| Router {
         node: Arc::clone(&node),
         shared: Arc::clone(&shared),
         peer,

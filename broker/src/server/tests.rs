@@ -3,7 +3,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vltava_protocol::messages::{ApiKey, HeartbeatResponse, encode_response};
 
 use super::*;
+use crate::config::value::ConfigValue;
 use crate::connection::{Boxed, Reply, Stage};
+use crate::request_memory::RequestMemory;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -19,11 +21,23 @@ impl Service for Echo {
 }
 
 fn start(connections_max: usize, connections_per_ip_max: usize) -> (Server, ConnectionMetrics) {
-    let connection = ConnectionConfig { request_bytes_max: 1000, idle_max: None };
-    let config = ServerConfig { connection, connections_max, connections_per_ip_max };
+    start_with(Limits { connections_max, connections_per_ip_max, overrides: overrides("") })
+}
+
+fn overrides(text: &str) -> ConnectionsPerIp {
+    ConnectionsPerIp::read(Some(text)).unwrap()
+}
+
+fn start_with(limits: Limits) -> (Server, ConnectionMetrics) {
+    let connection = ConnectionConfig {
+        request_bytes_max: 1000,
+        idle_max: None,
+        receive_max: None,
+        memory: RequestMemory::new(None),
+    };
     let metrics = ConnectionMetrics::default();
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    (Server::start(listener, config, metrics.clone(), |_, _| Echo).unwrap(), metrics)
+    (Server::start(listener, limits, connection, metrics.clone(), |_, _| Echo).unwrap(), metrics)
 }
 
 /// Whether a new connection is served; it stays open with its socket.
@@ -36,9 +50,13 @@ async fn connect(server: &Server) -> (TcpStream, bool) {
 }
 
 #[tokio::test]
-async fn connections_over_a_limit_are_refused_and_room_comes_back() {
-    for (most, per_ip) in [(2, 100), (100, 2)] {
-        let (server, metrics) = start(most, per_ip);
+async fn connections_over_the_limit_of_an_address_are_refused_and_room_comes_back() {
+    let overridden = Limits {
+        connections_max: 100,
+        connections_per_ip_max: 0,
+        overrides: overrides("10.0.0.1:0, 127.0.0.1:2"),
+    };
+    for (server, metrics) in [start(100, 2), start_with(overridden)] {
         let (first, served) = connect(&server).await;
         assert!(served);
         let (_second, served) = connect(&server).await;
@@ -50,6 +68,26 @@ async fn connections_over_a_limit_are_refused_and_room_comes_back() {
         while !connect(&server).await.1 {}
         server.shutdown_within(PATIENCE).await;
     }
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_of_all_wait_until_others_end() {
+    let (server, metrics) = start(2, 100);
+    let (first, _) = connect(&server).await;
+    let (_second, served) = connect(&server).await;
+    assert!(served);
+    let mut third = Box::pin(connect(&server));
+    tokio::select! {
+        biased;
+        _ = &mut third => panic!("there is no room"),
+        () = tokio::task::yield_now() => {}
+    }
+    assert_eq!(metrics.accepted.get(), 2);
+    drop(first);
+    assert!(third.as_mut().await.1);
+    drop(third);
+    assert_eq!((metrics.accepted.get(), metrics.refused.get()), (3, 0));
+    server.shutdown_within(PATIENCE).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,218 @@
+//! Bytes on their way from the client: the read buffer, its size, and the room of a large request.
+//!
+//! The buffer's size follows the client: thousands of connections that say little cost a page each,
+//! one that pipelines gets many requests with one system call.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use vltava_protocol::frame::{FrameDecoder, FrameError};
+
+use crate::request_memory::{Held, RequestMemory, UNCOUNTED_BYTES};
+
+/// The size of a new read buffer, and of one of a client that says little.
+const BUFFER_BYTES_MIN: usize = 4 << 10;
+/// The size of the read buffer of a client that fills it.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// By how much a buffer grows or shrinks.
+const BUFFER_FACTOR: usize = 4;
+/// So many reads in a row that fill little of a buffer make it shrink.
+const SMALL_READS_MAX: u32 = 32;
+
+const _: () = assert!(BUFFER_BYTES_MAX <= UNCOUNTED_BYTES);
+
+/// A whole frame, and the room it holds until it is dropped.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    pub(super) held: Held,
+}
+
+/// The reading half of a connection.
+pub(super) struct Incoming {
+    decoder: FrameDecoder,
+    memory: RequestMemory,
+    buffer: BytesMut,
+    /// How large the next buffer is.
+    buffer_bytes: usize,
+    small_reads: u32,
+    /// The room of the frame that is being received.
+    held: Held,
+    growing: Option<Pin<Box<dyn Future<Output = Held> + Send>>>,
+}
+
+/// What a look at the socket gave.
+pub(super) enum Read {
+    /// The client has closed its side.
+    End,
+    /// Some bytes, or the room for them.
+    Some,
+}
+
+impl Incoming {
+    pub(super) fn new(frame_bytes_max: usize, memory: RequestMemory) -> Self {
+        Self {
+            decoder: FrameDecoder::new(frame_bytes_max),
+            memory,
+            buffer: BytesMut::new(),
+            buffer_bytes: BUFFER_BYTES_MIN,
+            small_reads: 0,
+            held: Held::default(),
+            growing: None,
+        }
+    }
+
+    /// The next frame, if it is whole.
+    pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        let frame = self.decoder.decode(&mut self.buffer)?;
+        Ok(frame.map(|bytes| Frame { bytes, held: std::mem::take(&mut self.held) }))
+    }
+
+    /// Whether [`Incoming::next`] has something to say.
+    pub(super) fn is_ready(&self) -> bool {
+        self.decoder.missing(&self.buffer) == 0
+    }
+
+    /// Whether a frame has begun and is not whole, and nothing but the client keeps it so.
+    pub(super) fn awaits_client(&self) -> bool {
+        !self.buffer.is_empty() && self.growing.is_none()
+    }
+
+    /// Reads once, as much as has arrived and there is room for. Called while no whole frame is in
+    /// the buffer. Pending while there is nothing, or no room.
+    pub(super) fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        socket: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Read>> {
+        let missing = self.decoder.missing(&self.buffer);
+        let total = self.buffer.len() + missing;
+        let limit = if total <= UNCOUNTED_BYTES {
+            self.make_room(missing);
+            usize::MAX
+        } else {
+            if self.buffer.len() >= self.held.bytes() {
+                ready!(self.poll_grow(total, cx));
+            }
+            let most = if self.buffer.len() < UNCOUNTED_BYTES {
+                // Its length is only announced yet.
+                UNCOUNTED_BYTES - self.buffer.len()
+            } else {
+                missing
+            };
+            self.make_room(most);
+            self.held.bytes() - self.buffer.len()
+        };
+        let room = limit.min(self.buffer.capacity() - self.buffer.len());
+        let mut limited = (&mut self.buffer).limit(limit);
+        let read = ready!(pin!(socket.read_buf(&mut limited)).poll(cx))?;
+        self.adapt(read, room);
+        Poll::Ready(Ok(if read == 0 { Read::End } else { Read::Some }))
+    }
+
+    fn poll_grow(&mut self, total: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let growing = self.growing.get_or_insert_with(|| {
+            let held = std::mem::take(&mut self.held);
+            Box::pin(self.memory.clone().grow(held, total))
+        });
+        self.held = ready!(growing.as_mut().poll(cx));
+        self.growing = None;
+        Poll::Ready(())
+    }
+
+    fn make_room(&mut self, missing: usize) {
+        let least = missing.max(self.buffer_bytes / BUFFER_FACTOR);
+        if self.buffer.capacity() - self.buffer.len() < least {
+            self.buffer.reserve(missing.max(self.buffer_bytes));
+        }
+    }
+
+    fn adapt(&mut self, read: usize, room: usize) {
+        if read == room {
+            self.small_reads = 0;
+            self.buffer_bytes = (self.buffer_bytes * BUFFER_FACTOR).min(BUFFER_BYTES_MAX);
+        } else if read > self.buffer_bytes / BUFFER_FACTOR {
+            self.small_reads = 0;
+        } else {
+            self.small_reads += 1;
+        }
+        if self.small_reads > SMALL_READS_MAX && self.buffer_bytes > BUFFER_BYTES_MIN {
+            self.small_reads = 0;
+            self.buffer_bytes /= BUFFER_FACTOR;
+            // Its bytes are copied, so that the large one goes.
+            let small = BytesMut::with_capacity(self.buffer.len().max(self.buffer_bytes));
+            let large = std::mem::replace(&mut self.buffer, small);
+            self.buffer.extend_from_slice(&large);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Reads everything that `bytes` holds, and splits the frames off.
+    fn receive(incoming: &mut Incoming, mut bytes: &[u8]) -> Vec<usize> {
+        let mut frames = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok(Read::Some)) = incoming.poll_read(&mut bytes, &mut cx) {
+            while let Ok(Some(frame)) = incoming.next() {
+                frames.push(frame.bytes.len());
+            }
+        }
+        frames
+    }
+
+    fn frame(length: usize) -> Vec<u8> {
+        [&u32::try_from(length).unwrap().to_be_bytes()[..], &vec![7; length]].concat()
+    }
+
+    #[test]
+    fn a_buffer_follows_its_client() {
+        let mut incoming = Incoming::new(1 << 30, RequestMemory::new(None));
+        assert_eq!(receive(&mut incoming, &frame(100)), [100]);
+        assert_eq!(incoming.buffer_bytes, BUFFER_BYTES_MIN);
+        let pipelined: Vec<u8> = (0..2000).flat_map(|_| frame(100)).collect();
+        assert_eq!(receive(&mut incoming, &pipelined).len(), 2000);
+        assert_eq!(incoming.buffer_bytes, BUFFER_BYTES_MAX);
+        for _ in 0..3 * SMALL_READS_MAX {
+            receive(&mut incoming, &frame(100));
+        }
+        assert_eq!(incoming.buffer_bytes, BUFFER_BYTES_MIN);
+        assert!(incoming.buffer.capacity() <= 2 * BUFFER_BYTES_MIN);
+    }
+
+    #[test]
+    fn what_is_announced_costs_nothing_until_it_comes() {
+        let memory = RequestMemory::new(None);
+        let mut incoming = Incoming::new(1 << 30, memory.clone());
+        let announced = frame(100 << 20);
+        receive(&mut incoming, &announced[..5]);
+        assert!(incoming.buffer.capacity() <= UNCOUNTED_BYTES);
+        receive(&mut incoming, &announced[5..1 << 20]);
+        let held = memory.held_bytes();
+        assert!((1 << 20..2 << 20).contains(&held), "{held}");
+        assert!(incoming.awaits_client());
+        assert_eq!(receive(&mut incoming, &announced[1 << 20..]), [100 << 20]);
+        assert_eq!(memory.held_bytes(), 0, "the frame was dropped");
+    }
+
+    #[test]
+    fn without_room_nothing_is_read() {
+        let memory = RequestMemory::new(Some(0));
+        let large = frame(1 << 20);
+        let mut first = Incoming::new(1 << 30, memory.clone());
+        receive(&mut first, &large[..1 << 19]);
+        let mut second = Incoming::new(1 << 30, memory);
+        receive(&mut second, &large);
+        assert_eq!(second.buffer.len(), UNCOUNTED_BYTES);
+        assert!(!second.awaits_client(), "it is us that it waits for");
+        assert_eq!(receive(&mut first, &large[1 << 19..]), [1 << 20]);
+        assert_eq!(receive(&mut second, &large[UNCOUNTED_BYTES..]), [1 << 20]);
+    }
+}
