@@ -52,18 +52,35 @@ pub struct FaultPlan {
     pub written: u16,
     /// Whether every later operation fails too, until [`SimDisk::heal`].
     pub lasting: bool,
+    /// Whether operations that need no room work all the same: a disk that is full.
+    pub spares_roomless: bool,
 }
 
 impl FaultPlan {
     /// One operation fails without any effect.
     pub fn once(op: u64, fault: Fault) -> Self {
-        Self { op, fault, written: 0, lasting: false }
+        Self { op, fault, written: 0, lasting: false, spares_roomless: false }
     }
 
     /// From this operation on, which may be a torn write, nothing works any more.
     pub fn from(op: u64, fault: Fault) -> Self {
-        Self { op, fault, written: 128, lasting: true }
+        Self { op, fault, written: 128, lasting: true, spares_roomless: false }
     }
+
+    /// From this operation on the disk is full: what makes a file or lets one grow fails, and the
+    /// first that does is a short write.
+    pub fn full(op: u64) -> Self {
+        Self { spares_roomless: true, ..Self::from(op, Fault::Full) }
+    }
+}
+
+/// An operation that was made to fail.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Failed {
+    /// `create`, `write`, `sync` …
+    pub what: &'static str,
+    /// On what.
+    pub path: PathBuf,
 }
 
 /// What a disk was asked to do so far.
@@ -82,6 +99,7 @@ struct State {
     dead: bool,
     cost: DiskCost,
     plan: Option<FaultPlan>,
+    failed: Vec<Failed>,
     /// Bytes that all files together may have.
     space: Option<u64>,
 }
@@ -182,27 +200,42 @@ impl SimDisk {
         self.cost().ops
     }
 
+    /// What was made to fail so far, in order.
+    pub fn failed(&self) -> Vec<Failed> {
+        self.state.lock().failed.clone()
+    }
+
     fn check_alive(&self) -> io::Result<()> {
         if self.state.lock().dead { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
     }
 
     /// Counts an operation; `Err` with the 1/256 still written if it is to fail.
-    fn begin(&self) -> Result<(), (u16, io::Error)> {
+    fn begin(
+        &self,
+        what: &'static str,
+        path: &Path,
+        needs_room: bool,
+    ) -> Result<(), (u16, io::Error)> {
         let mut state = self.state.lock();
         if state.dead {
             return Err((0, io::Error::other("the disk is gone")));
         }
         let op = state.cost.ops;
         state.cost.ops += 1;
-        match state.plan {
-            Some(plan) if plan.op == op => Err((plan.written, plan.fault.error())),
-            Some(plan) if plan.op < op && plan.lasting => Err((0, plan.fault.error())),
-            _ => Ok(()),
+        let Some(plan) = state.plan.filter(|plan| needs_room || !plan.spares_roomless) else {
+            return Ok(());
+        };
+        let is_first = plan.op == op;
+        if is_first || plan.lasting && plan.op < op {
+            state.failed.push(Failed { what, path: path.to_owned() });
+            return Err((if is_first { plan.written } else { 0 }, plan.fault.error()));
         }
+        Ok(())
     }
 
-    fn change(&self) -> io::Result<()> {
-        self.begin().map_err(|(_, error)| error)
+    fn change(&self, what: &'static str, path: &Path) -> io::Result<()> {
+        let needs_room = matches!(what, "create" | "create directory");
+        self.begin(what, path, needs_room).map_err(|(_, error)| error)
     }
 
     fn dir(&self, path: &Path) -> io::Result<DirNode> {
@@ -251,7 +284,7 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {
-        self.change()?;
+        self.change("create", path)?;
         let (dir, name) = self.parent(path)?;
         let mut dir = dir.lock();
         if dir.entries.contains_key(&name) {
@@ -270,7 +303,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
+        self.change("remove", path)?;
         self.file(path)?;
         let (dir, name) = self.parent(path)?;
         dir.lock().unlink(&name);
@@ -278,7 +311,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change()?;
+        self.change("rename", from)?;
         let (dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
         if !Arc::ptr_eq(&dir, &to_dir) {
@@ -288,7 +321,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
+        self.change("create directory", path)?;
         let mut dir = self.root.clone();
         for name in names(path)? {
             let next = match dir.lock().entries.get(&name) {
@@ -317,7 +350,7 @@ impl Disk for SimDisk {
                 dir.unlink(&name);
             }
         }
-        self.change()?;
+        self.change("remove directory", path)?;
         match self.dir(path) {
             Ok(dir) => empty(&dir),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -338,7 +371,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.change()?;
+        self.change("sync directory", dir)?;
         self.dir(dir)?.lock().sync();
         self.state.lock().cost.syncs += 1;
         Ok(())
@@ -393,15 +426,17 @@ impl DiskFile for SimFile {
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let end = super::check_write(position, length, self.capacity)?;
-        if let Err((written, error)) = self.disk.begin() {
+        let size = self.content.lock().len();
+        if let Err((written, error)) = self.disk.begin("write", &self.path, end > size) {
             self.write_some(position, parts, length * u64::from(written) / 256);
             return Err(error);
         }
-        let size = self.content.lock().len();
         let room = self.disk.room();
         if end.saturating_sub(size) > room {
             let fits = (size + room).saturating_sub(position);
             self.write_some(position, parts, fits.min(length));
+            let failed = Failed { what: "write", path: self.path.clone() };
+            self.disk.state.lock().failed.push(failed);
             return Err(Fault::Full.error());
         }
         self.write_some(position, parts, length);
@@ -419,7 +454,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if let Err((_, error)) = self.disk.begin() {
+        if let Err((_, error)) = self.disk.begin("sync", &self.path, false) {
             self.content.lock().sync_failed();
             return Err(error);
         }

@@ -127,7 +127,7 @@ fn a_failing_disk_changes_nothing_and_a_retry_works() {
             let fault = if dice.below(2) == 0 { Fault::Full } else { Fault::Io };
             let op = log.disk.op_count() + dice.below(20);
             let (written, lasting) = (dice.below(257) as u16, dice.below(2) == 0);
-            log.disk.fail(FaultPlan { op, fault, written, lasting });
+            log.disk.fail(FaultPlan { written, lasting, ..FaultPlan::once(op, fault) });
             for _ in 0..dice.below(12) {
                 if step(&mut log, &mut dice).is_err() {
                     log.disk.heal();
@@ -157,7 +157,7 @@ fn a_failed_write_is_never_found_again() {
         let mut log = Harness::new(seed, small());
         let (op, fault) = (log.disk.op_count(), Fault::Io);
         // All bytes are written, and the disk reports an error all the same.
-        log.disk.fail(FaultPlan { op, fault, written: 256, lasting: false });
+        log.disk.fail(FaultPlan { written: 256, ..FaultPlan::once(op, fault) });
         assert!(log.produce(&attempt).is_err());
         log.check();
         log.recover_from_failure();
@@ -171,7 +171,7 @@ fn a_failed_write_is_never_found_again() {
 fn nothing_is_proposed_over_a_failed_write() {
     let mut log = Harness::new(1, small());
     let (op, fault) = (log.disk.op_count(), Fault::Full);
-    log.disk.fail(FaultPlan { op, fault, written: 7, lasting: false });
+    log.disk.fail(FaultPlan { written: 7, ..FaultPlan::once(op, fault) });
     assert!(matches!(log.produce(&client_batch(1, 50, 1)), Err(AppendError::Io(_))));
     assert!(log.log.is_burnt());
     assert!(matches!(log.produce(&client_batch(1, 50, 1)), Err(AppendError::Burnt(_))));
@@ -184,7 +184,7 @@ fn nothing_is_proposed_over_a_failed_write() {
     log.produce(&client_batch(1, 50, 1)).unwrap();
     log.check();
     // A later epoch cannot be mistaken for the attempt.
-    log.disk.fail(FaultPlan { op: log.disk.op_count(), fault, written: 7, lasting: false });
+    log.disk.fail(FaultPlan { written: 7, ..FaultPlan::once(log.disk.op_count(), fault) });
     assert!(log.produce(&client_batch(1, 50, 1)).is_err());
     log.epoch = LeaderEpoch(2);
     log.append(&[client_batch(1, 50, 1)]).unwrap();

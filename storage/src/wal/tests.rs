@@ -191,7 +191,7 @@ fn a_failed_round_is_never_there_beside_its_second_attempt() {
     let disk = SimDisk::new(1);
     let mut wal = start(&disk).unwrap().wal;
     wal.append(&row(1), 1).unwrap();
-    let plan = FaultPlan { op: disk.op_count(), fault: Fault::Io, written: 256, lasting: false };
+    let plan = FaultPlan { written: 256, ..FaultPlan::once(disk.op_count(), Fault::Io) };
     disk.fail(plan);
     assert!(matches!(wal.append(&row(2), 1), Err(Failure::Write(_))));
     // The same round is larger now and goes to the next file.

@@ -135,7 +135,7 @@ fn a_failed_sync_loses_for_ever() {
 fn planned_failures() {
     let disk = SimDisk::new(1);
     let file = new_file(&disk, "a");
-    disk.fail(FaultPlan { op: 2, fault: Fault::Full, written: 128, lasting: true });
+    disk.fail(FaultPlan::from(2, Fault::Full));
     put(&file, 0, &[1; 10]);
     let error = file.write_at(10, &[IoSlice::new(&[2; 5]), IoSlice::new(&[3; 5])]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StorageFull);

@@ -97,7 +97,7 @@ fn a_full_disk_at_every_operation_costs_nothing_but_time() {
         for op in 0..ops {
             let _seed = Seed(seed * 1_000_000 + op);
             for written in [0, 128, 256] {
-                let plan = FaultPlan { op, fault: Fault::Full, written, lasting: false };
+                let plan = FaultPlan { written, ..FaultPlan::once(op, Fault::Full) };
                 let mut world = scene(seed, Some(plan));
                 // A failed sync poisons; anything else is made up for.
                 loop {
