@@ -1,6 +1,6 @@
 //! A replica's log as a snapshot: the segment files themselves and a manifest.
 //!
-//! The leader describes its log up to the commit ([`PartitionLog::manifest`]) and serves the bytes
+//! The leader describes its log as far as it was applied ([`PartitionLog::manifest`]) and serves the bytes
 //! ([`PartitionLog::read_segment`]), while it holds its first index. The follower writes them to
 //! segments of a generation of their own, beside the log it has, checks every checksum and syncs
 //! everything ([`SnapshotInstall`]); only then [`PartitionLog::install`] makes them its log, by one
@@ -196,10 +196,12 @@ fn replicas(body: &mut Bytes) -> Option<Vec<ReplicaId>> {
 }
 
 impl PartitionLog {
-    /// Describes the log up to the commit. Hold the first index before the description leaves.
-    pub fn manifest(&self) -> SnapshotManifest {
-        let index = self.committed();
-        let epoch = self.epoch_at(index).expect("the commit lies in the log");
+    /// Describes the log up to `index`, which was applied: the log start and the membership that the
+    /// row holds are those as of it, and a quorum may have committed more. Hold the first index before
+    /// the description leaves. Reads the disk where much more is committed.
+    pub fn manifest(&self, index: LogIndex) -> Result<SnapshotManifest, ReadError> {
+        let epoch = self.epoch_at(index).expect("what was applied lies in the log");
+        let (next, end_offset) = self.end_of(index)?;
         let segments: Vec<ManifestSegment> = self
             .all_segments()
             .filter(|segment| segment.header.base_index <= index)
@@ -210,20 +212,20 @@ impl PartitionLog {
                     base_index: header.base_index,
                     base_offset: header.base_offset,
                     epoch_before: header.epoch_before,
-                    end_position: self.position_after(index, header.id.segment, end),
+                    end_position: if end.index <= index.next() { end.position } else { next },
                 }
             })
             .collect();
         let current = self.state().memberships.iter().rev().find(|(from, _)| *from <= index);
-        SnapshotManifest {
+        Ok(SnapshotManifest {
             index,
             epoch,
-            end_offset: self.high_watermark(),
+            end_offset,
             log_start: self.state().log_start,
             memberships: current.cloned().into_iter().collect(),
             segments,
             producers: self.producers_at_or_before(index, epoch),
-        }
+        })
     }
 
     /// The bytes of the segment that begins at `base_index`, from `position`, `length` at most.

@@ -185,10 +185,15 @@ impl Storage for LogStore {
     }
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let manifest = self.log.manifest();
-        if manifest.index.0 < request_index || manifest.index.0 == 0 {
+        // Raft may know of a newer commit than was applied: what it changes is not in the row yet.
+        let applied = self.log.state().vote.commit;
+        if applied.0 < request_index || applied.0 == 0 {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
+        let manifest = self.log.manifest(applied).map_err(|error| {
+            tracing::warn!(%error, "cannot describe the log for a snapshot");
+            Error::Store(StorageError::SnapshotTemporarilyUnavailable)
+        })?;
         let membership = self.log.membership_at(manifest.index).cloned().unwrap_or_default();
         let mut snapshot = Snapshot::default();
         let metadata = snapshot.mut_metadata();

@@ -4,15 +4,19 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use vltava_protocol::ids::Offset;
+
 use super::ring::Ring;
-use super::{Ids, PartitionLog};
+use super::{Ids, PartitionLog, ReadError};
 use crate::disk::Disk;
 use crate::flush::FlushItem;
-use crate::ids::{Generation, Place};
+use crate::ids::{Generation, LogIndex, Place};
 use crate::paths::index_file_name;
 use crate::producers::ProducerTable;
 use crate::read_view::ReadView;
+use crate::scan::Access;
 use crate::segment::SEGMENT_HEADER_BYTES;
+use crate::segments::walk_indexes;
 use crate::snapshot::Checked;
 use crate::snapshot::SnapshotManifest;
 
@@ -94,18 +98,22 @@ impl PartitionLog {
         });
     }
 
-    /// Where the batch at `index`, the commit, ends in a segment that begins at or before it.
-    pub(crate) fn position_after(
-        &self,
-        index: crate::ids::LogIndex,
-        segment: crate::ids::SegmentId,
-        end: crate::index::BatchStart,
-    ) -> u64 {
-        if end.index <= index.next() {
-            return end.position;
+    /// Where the batch behind the one at `index` begins in its segment, or 0 if that is the last one;
+    /// and the offset after the batch at `index`.
+    pub(crate) fn end_of(&self, index: LogIndex) -> Result<(u64, Offset), ReadError> {
+        let next = index.next();
+        if next > self.last_index() {
+            return Ok((0, self.end_offset()));
         }
-        let next = self.ring.get(index.next()).expect("what is not committed is in the ring");
-        assert_eq!(next.place.segment, segment, "the segment goes on behind the commit");
-        next.place.position
+        if let (Some(entry), Some(offset)) = (self.ring.get(next), self.ring.end_offset(index)) {
+            return Ok((entry.place.position, offset));
+        }
+        let mut end = None;
+        walk_indexes(&self.segments, next..next.next(), Access::Pread, |met, _| {
+            end = Some((met.position, met.header.base_offset));
+            Ok(false)
+        })?;
+        let (first, last) = (self.first_index(), self.last_index());
+        end.ok_or(ReadError::IndexOutOfRange { index: next, first, last })
     }
 }
