@@ -15,7 +15,7 @@ use raft::prelude::{
     ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry,
     EntryType, Message, MessageType,
 };
-use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{Changer, Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vltava_protocol::ids::Offset;
@@ -249,6 +249,23 @@ impl PartitionGroup {
     /// Who takes part.
     pub fn membership(&self) -> Membership {
         self.membership.clone()
+    }
+
+    /// The membership that the first change behind the applied entries brings, and where it lies. A
+    /// lone voter wrote and thereby committed it, also if a restart forgot that.
+    pub fn unapplied_membership(&self) -> Option<(LogIndex, Membership)> {
+        let (applied, last) = (self.node.raft.raft_log.applied, self.log().last_index().0);
+        let mut indexes = (applied + 1..=last).map(LogIndex);
+        indexes.find_map(|index| {
+            let change = self.node.store().change_at(index)?;
+            let mut changer = Changer::new(self.node.raft.prs());
+            let changed = match change.enter_joint() {
+                Some(auto_leave) => changer.enter_joint(auto_leave, &change.changes),
+                None => changer.simple(&change.changes),
+            };
+            let (configuration, _) = changed.ok()?;
+            Some((index, membership(&configuration.to_conf_state())))
+        })
     }
 
     /// Whether anybody else takes part, voter or learner.

@@ -9,7 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use bytes::Bytes;
-use raft::prelude::{ConfState, Entry, EntryType, HardState, Snapshot};
+use protobuf::Message as _;
+use raft::prelude::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
@@ -56,6 +57,18 @@ impl LogStore {
                 Ok(entry)
             })
             .collect()
+    }
+
+    /// The change of membership that lies at `index`, if it is one (we propose no other kind).
+    pub(super) fn change_at(&self, index: LogIndex) -> Option<ConfChangeV2> {
+        if self.log.internal_at(index)? != InternalKind::ConfChangeV2 {
+            return None;
+        }
+        let mut entry = Entry { index: index.0, ..Entry::default() };
+        self.fill_internal(&mut entry).ok()?;
+        let mut change = ConfChangeV2::default();
+        change.merge_from_bytes(&entry.data).ok()?;
+        Some(change)
     }
 
     fn fill_internal(&self, entry: &mut Entry) -> raft::Result<()> {

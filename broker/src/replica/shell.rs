@@ -544,17 +544,18 @@ impl Replica {
     }
 
     /// A lone voter needs nobody's vote; all it holds must be durable first, because it becomes
-    /// leader inside one step. If it may have lost a tail there is nobody to compare with.
+    /// leader inside one step. If it may have lost a tail there is nobody to compare with, unless it
+    /// holds that others became voters.
     fn lead_if_alone(&mut self, output: &mut Output) {
         let group = self.active();
         let is_idle = group.role() != Role::Leader && group.is_lone_voter();
         if !is_idle || !self.outstanding.is_empty() {
             return;
         }
-        if self.abstention.is_some() {
-            self.lead_with_what_is_left(output);
-        } else {
+        if self.abstention.is_none() {
             self.active().campaign();
+        } else if self.active().unapplied_membership().is_none() {
+            self.lead_with_what_is_left(output);
         }
     }
 
