@@ -1,6 +1,6 @@
 //! What peers say, and what may be said to them.
 
-use vltava_storage::ids::ReplicaId;
+use vltava_storage::ids::{LogIndex, ReplicaId};
 
 use super::{Output, Replica, State};
 use crate::replica::abstention::{LogEnd, Testimony};
@@ -91,8 +91,9 @@ impl Replica {
     pub(super) fn allowed(&self, messages: Vec<PeerMessage>) -> Vec<PeerMessage> {
         let Some(abstention) = &self.abstention else { return messages };
         let may = |message: &PeerMessage| match message.body {
-            PeerBody::AppendResponse { reject: false, .. } => {
-                abstention.may_acknowledge(message.term)
+            // Index 0 acknowledges nothing: it tells a leader of an older term that there is a newer.
+            PeerBody::AppendResponse { reject: false, index, .. } => {
+                index == LogIndex(0) || abstention.may_acknowledge(message.term)
             }
             _ => true,
         };
