@@ -142,7 +142,13 @@ impl Plan {
             flips: taste(4),
             deletes: taste(20),
         };
-        let length = rng.random_range(150..500) * TICK;
+        // Fewer nodes need longer for as many events.
+        let stretch = match nodes {
+            1 => 6,
+            2 => 3,
+            _ => 2,
+        };
+        let length = stretch * rng.random_range(100..250) * TICK;
         let mut actions = Vec::new();
         let mut now = 30 * TICK;
         while now < length {
@@ -269,7 +275,7 @@ fn action(
     }
     if is(loss) {
         let down = down(rng);
-        if rng.random_bool(0.6) {
+        if rng.random_bool(0.5) {
             return Action::Wipe { node, down };
         }
         return Action::Damage { node, seed: rng.random(), down };

@@ -103,6 +103,8 @@ pub(crate) struct Machine {
     pub(crate) cut_at: Option<PlannedCut>,
     /// Bits were flipped below what was durable: its replicas may be fenced.
     pub(crate) is_damaged: bool,
+    /// They were at some time: what left then may arrive later.
+    pub(crate) was_damaged: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +229,7 @@ impl World {
             flush_delay: 300,
             cut_at: None,
             is_damaged: false,
+            was_damaged: false,
         };
         let machines = (0..setup.nodes).map(|_| machine(&mut rng)).collect();
         let mut world = Self {
@@ -456,7 +459,7 @@ impl World {
         let frame = match decoded {
             Ok(Some(frame)) => frame,
             Ok(None) => return self.violate("a frame arrived in part".to_owned()),
-            Err(error) if self.machines[from].is_damaged => {
+            Err(error) if self.machines[from].was_damaged => {
                 self.coverage.hit("damage noticed by a peer");
                 self.note(|| format!("node {to} refuses a frame of node {from}: {error}"));
                 return;
@@ -545,7 +548,9 @@ impl World {
         }
         let result = live.observe(id, truth, &mut memberships[live.group], acks, is_damaged);
         known.insert(id, live.replica.membership());
-        if !live.replica.abstains() && lossy.remove(&id) {
+        // Until it is durable that it abstains no longer, a restart may find that it does.
+        let is_over = !live.replica.abstains() && broker.queue.is_empty();
+        if is_over && lossy.remove(&id) {
             coverage.hit("lost tail refilled or given up");
         }
         if let Err(violation) = result {
@@ -570,12 +575,16 @@ impl Live {
             violated!("replica {id} was fenced: {}", fenced.0);
         }
         let Some(log) = self.replica.log() else { return Ok(()) };
+        if is_damaged {
+            // What it says is worth nothing, until it is noticed and replaced.
+            self.pending.lost().for_each(drop);
+            return Ok(());
+        }
         let committed = log.committed();
         let from = self.verified.next().max(log.first_index());
         if from <= committed {
             let batches = match log.batches(from..committed.next(), u64::MAX) {
                 Ok(batches) => batches,
-                Err(_) if is_damaged => return Ok(()),
                 Err(error) => violated!("replica {id} cannot read what it committed: {error}"),
             };
             for (index, epoch, batch) in batches {
@@ -583,19 +592,11 @@ impl Live {
                     // Nor does what follows it count.
                     break;
                 }
-                match truth.on_committed(id, index, log.first_index(), epoch, &batch) {
-                    Err(_) if is_damaged => {}
-                    result => result?,
-                }
+                truth.on_committed(id, index, log.first_index(), epoch, &batch)?;
             }
         }
         self.verified = committed;
         truth.on_log_start(log.state().log_start.offset);
-        if is_damaged {
-            // What it says is worth nothing, until it is noticed and replaced.
-            self.pending.lost().for_each(drop);
-            return Ok(());
-        }
         if let Some((index, membership)) = log.state().memberships.last()
             && *index > newest.0
         {

@@ -68,6 +68,7 @@ fn simulate(arguments: &Arguments, first: u64) -> ExitCode {
     let begun = Instant::now();
     let limit = Duration::from_secs_f64(arguments.minutes * 60.0);
     let (mut coverage, mut steps, mut count, mut failures) = (Coverage::default(), 0, 0, 0);
+    let mut least_steps = u64::MAX;
     let mut told = begun;
     while count < arguments.seeds && begun.elapsed() < limit {
         let seed = first + count;
@@ -78,6 +79,7 @@ fn simulate(arguments: &Arguments, first: u64) -> ExitCode {
         }
         count += 1;
         steps += outcome.steps;
+        least_steps = least_steps.min(outcome.steps);
         coverage.add(&outcome.coverage);
         if outcome.violation.is_some() {
             failures += 1;
@@ -94,7 +96,8 @@ fn simulate(arguments: &Arguments, first: u64) -> ExitCode {
     println!("{coverage}");
     let rate = count as f64 / begun.elapsed().as_secs_f64();
     println!(
-        "{count} seeds from {first}, {failures} fail, {steps} steps, {rate:.1} seeds a second"
+        "{count} seeds from {first}, {failures} fail, {steps} steps, at least {least_steps} in each, \
+         {rate:.1} seeds a second"
     );
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -131,6 +131,9 @@ impl World {
             self.producers[producer].acknowledged(token);
             return true;
         }
+        if self.machines[node].is_damaged {
+            return false;
+        }
         let Some(broker) = &mut self.machines[node].broker else { return false };
         let Some(super::Slot::Open(live)) = broker.slots.get_mut(&id) else { return false };
         // An original of a page-cache time is no safer than it was.
@@ -176,10 +179,12 @@ impl World {
         let Some((outgoing, offset)) = self.producers[producer].recent.back().cloned() else {
             return;
         };
-        let Some((node, id, _)) = self.leader_for_clients(group) else { return };
+        let Some((node, id, epoch)) = self.leader_for_clients(group) else { return };
         if let Some(Ok(placed)) = self.append(node, id, &outgoing) {
             self.coverage.hit("acknowledged batch sent again");
-            let may_differ = self.truths[group].may_have_lost();
+            // A deposed leader may not know it, or elsewhere; what it took it will not acknowledge.
+            let may_differ =
+                self.truths[group].may_have_lost() || !self.truths[group].is_newest(epoch);
             if !(may_differ || placed.is_duplicate && placed.base_offset == offset) {
                 self.violate(format!(
                     "a batch acknowledged at {offset} was taken again at {}",

@@ -69,7 +69,11 @@ impl World {
                 self.coverage.hit("fault: disk error");
                 let disk = &self.machines[node].disk;
                 let op = disk.op_count() + ops;
-                disk.fail(FaultPlan { op, fault: Fault::Io, written, lasting: lasts.is_some() });
+                disk.fail(FaultPlan {
+                    written,
+                    lasting: lasts.is_some(),
+                    ..FaultPlan::once(op, Fault::Io)
+                });
                 if let Some(lasts) = lasts {
                     self.schedule(self.now + lasts, Event::Undo(Undo::Disk(node)));
                 }
@@ -250,8 +254,14 @@ impl World {
         here.iter().all(|(group, _)| self.survives(*group, node))
     }
 
+    /// The first node from `node` on whose disk may be lost.
+    fn expendable(&self, node: NodeId) -> Option<NodeId> {
+        let count = self.machines.len();
+        (0..count).map(|more| (node + more) % count).find(|node| self.all_survive(*node))
+    }
+
     fn wipe_if_safe(&mut self, node: NodeId, down: Time) {
-        if self.all_survive(node) {
+        if let Some(node) = self.expendable(node) {
             self.coverage.hit("fault: disk wiped");
             self.wipe(node, down);
         } else {
@@ -276,9 +286,9 @@ impl World {
     /// Bits flip in what was durable. From then on the node's replicas may be fenced; the operator
     /// replaces its disk later.
     fn damage_if_safe(&mut self, node: NodeId, seed: u64, down: Time) {
-        if !self.all_survive(node) {
+        let Some(node) = self.expendable(node) else {
             return self.coverage.hit("damage avoided");
-        }
+        };
         self.crash(node, down);
         let places = self.durable_places(node);
         if places.is_empty() {
@@ -290,6 +300,7 @@ impl World {
         self.machines[node].disk.corrupt(path, position);
         self.note(|| format!("byte {position} of {} is damaged", path.display()));
         self.machines[node].is_damaged = true;
+        self.machines[node].was_damaged = true;
         // Until the disk is replaced its replicas count for nobody.
         for (group, _) in self.cluster.on(node) {
             self.retargeted[group] = self.now;

@@ -243,6 +243,7 @@ impl World {
         let position = position.min(end - 1);
         self.machines[node].disk.corrupt(path, position);
         self.machines[node].is_damaged = true;
+        self.machines[node].was_damaged = true;
         Some(format!("byte {position} of {end} of {}", path.display()))
     }
 
