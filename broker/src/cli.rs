@@ -51,7 +51,7 @@ enum Command {
     /// Create, list, describe, alter and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
-    /// Write lines of standard input to a topic.
+    /// Write lines of standard input, or of a file, to a topic.
     Produce(produce::ProduceArgs),
     /// Print records of a topic.
     Consume(consume::ConsumeArgs),

@@ -10,6 +10,7 @@ pub mod admin;
 mod connection;
 mod consumer;
 pub mod group;
+pub mod http;
 mod partitioner;
 mod producer;
 

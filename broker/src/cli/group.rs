@@ -2,6 +2,7 @@
 
 mod delete;
 mod describe;
+mod explain;
 mod position;
 mod reset;
 mod scope;
@@ -25,6 +26,18 @@ pub enum GroupCommand {
   vltava group describe maps
   vltava group describe --json")]
     Describe(describe::DescribeArgs),
+    /// Say why a group was disturbed last, which member is slow, and how far it is behind in records
+    /// and in time.
+    #[command(
+        after_help = "The history of a group is asked from Vltava's admin listener (--admin). \
+Any other broker
+tells what the protocol has: members, assignments and lag.
+
+Examples:
+  vltava group explain maps
+  vltava group explain maps --admin broker.example:9644 --json"
+    )]
+    Explain(explain::ExplainArgs),
     /// Set what a group without members has committed. Without --execute it is only shown.
     #[command(
         after_help = "Points in time are UTC unless they have a zone. An offset that is not \
@@ -70,6 +83,7 @@ pub async fn run(command: GroupCommand) -> Result<(), CommandError> {
     match command {
         GroupCommand::List(args) => list(args).await,
         GroupCommand::Describe(args) => describe::run(args).await,
+        GroupCommand::Explain(args) => explain::run(args).await,
         GroupCommand::ResetOffsets(args) => reset::run(args).await,
         GroupCommand::DeleteOffsets(args) => delete::offsets(args).await,
         GroupCommand::Delete(args) => delete::groups(args).await,

@@ -11,7 +11,7 @@ mod segment;
 mod side;
 mod wal;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use vltava_storage::segment::SegmentHeader;
 use vltava_storage::segment_header::HeaderError;
 
 use super::CommandError;
+use super::progress::Progress;
 
 /// The commands on files of logs.
 #[derive(Debug, Subcommand)]
@@ -67,6 +68,9 @@ struct Printer<'a> {
     file: &'a Path,
     json: bool,
     damages: usize,
+    progress: &'a mut Progress,
+    /// Bytes of the files before this one.
+    before: u64,
 }
 
 impl Printer<'_> {
@@ -79,6 +83,11 @@ impl Printer<'_> {
             writeln!(self.out, "{text}")
         };
         written.map_err(CommandError::output)
+    }
+
+    /// The walk has come to this place of the file.
+    fn at(&mut self, position: usize) {
+        self.progress.at(self.before + position as u64);
     }
 
     /// Something that is there although no crash of ours leaves it.
@@ -94,15 +103,27 @@ impl Printer<'_> {
 /// Runs one of them.
 pub fn run(command: &LogCommand) -> Result<(), CommandError> {
     let LogCommand::Dump(args) = command;
-    let mut damages = 0;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let stdout = std::io::stdout();
+    let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |file| file.len());
+    // Where the lines themselves scroll by, a bar would only be in their way.
+    let mut progress = if stdout.is_terminal() {
+        Progress::none()
+    } else {
+        Progress::bytes(args.files.iter().map(size).sum())
+    };
+    let (mut damages, mut before) = (0, 0);
+    let mut out = std::io::BufWriter::new(stdout.lock());
     for file in &args.files {
         let content = std::fs::read(file)
             .map_err(|error| CommandError::Io { what: file.display().to_string(), error })?;
-        let mut printer = Printer { out: &mut out, file, json: args.json, damages: 0 };
+        let (json, bytes) = (args.json, content.len() as u64);
+        let progress = &mut progress;
+        let mut printer = Printer { out: &mut out, file, json, damages: 0, progress, before };
         dump(&mut printer, &content.into(), args.records)?;
         damages += printer.damages;
+        before += bytes;
     }
+    drop(progress);
     out.flush().map_err(CommandError::output)?;
     if damages > 0 {
         return Err(CommandError::Argument(format!("{damages} damaged place(s) found")));

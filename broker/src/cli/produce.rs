@@ -1,9 +1,12 @@
-//! `vltava produce`: lines of standard input become records.
+//! `vltava produce`: lines of standard input, or of a file, become records.
 //!
 //! What has arrived at a time is sent as one batch a partition, and acknowledged before the next.
 //! So a pipe is sent in large batches, and a person's line at once.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -12,6 +15,7 @@ use tokio::sync::mpsc;
 use vltava_protocol::ids::PartitionIndex;
 use vltava_protocol::record::compression::Codec;
 
+use super::progress::Progress;
 use super::topic::pair;
 use super::{ClientArgs, CommandError, output};
 use crate::client::{ClientError, ClusterTopic, Outgoing, partition_of_key};
@@ -36,10 +40,13 @@ const ATTEMPTS: u32 = 50;
 #[command(after_help = "Examples:
   echo 'hello' | vltava produce rivers
   vltava produce rivers --key-separator : --header source=sensor < measurements.txt
-  vltava produce rivers --partition 0 --compression zstd --acks all < big.txt")]
+  vltava produce rivers --partition 0 --compression zstd --acks all --file big.txt")]
 pub struct ProduceArgs {
     /// The topic. It is created if it is missing and the broker allows that.
     topic: String,
+    /// Read this file, not standard input.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
     /// Text between key and value of a line; without it, lines have no key.
     #[arg(long, value_name = "TEXT")]
     key_separator: Option<String>,
@@ -80,6 +87,7 @@ enum AcksArg {
 
 /// Runs the command.
 pub async fn run(args: ProduceArgs) -> Result<(), CommandError> {
+    let input = Input::of(args.file.as_deref())?;
     let mut client = args.client.connect().await?;
     let topic = client.topic(&args.topic, true).await;
     let mut topic = match topic {
@@ -91,11 +99,12 @@ pub async fn run(args: ProduceArgs) -> Result<(), CommandError> {
     }
     let separator = args.key_separator.as_deref().map(str::as_bytes);
     let clock = Clock::system();
-    let mut rounds = read_rounds(framing_bytes(&args.headers));
+    let mut progress = input.bytes.map_or_else(Progress::none, Progress::bytes);
+    let mut rounds = read_rounds(input.source, framing_bytes(&args.headers));
     let (mut records, mut round) = (0, 0);
     while let Some(lines) = rounds.recv().await {
-        let lines =
-            lines.map_err(|error| CommandError::Io { what: "standard input".to_owned(), error })?;
+        let lines = lines.map_err(|error| CommandError::Io { what: input.name.clone(), error })?;
+        let bytes = lines.iter().map(|line| line.len() as u64 + 1).sum();
         let to_record = |line: Vec<u8>| {
             let (key, value) = split(line, separator);
             let partition = choose(&topic, args.partition, key.as_deref(), round);
@@ -106,11 +115,38 @@ pub async fn run(args: ProduceArgs) -> Result<(), CommandError> {
         let sent = client.produce(&topic, &batch, codec, acks, ATTEMPTS).await?;
         records += sent.iter().map(|sent| sent.records).sum::<usize>();
         round += 1;
+        progress.add(bytes);
     }
+    drop(progress);
     if args.client.json {
         return output::json(&json!({ "topic": args.topic, "records": records }));
     }
     output::line(&format!("{records} records written to {}", args.topic))
+}
+
+/// Where lines come from.
+struct Input {
+    name: String,
+    source: Box<dyn Read + Send>,
+    /// How much there is, if that is known.
+    bytes: Option<u64>,
+}
+
+impl Input {
+    #[allow(clippy::disallowed_methods, reason = "a file of the user's, not of the broker's")]
+    fn of(path: Option<&Path>) -> Result<Self, CommandError> {
+        let (name, file) = match path {
+            Some(path) => (path.display().to_string(), File::open(path)),
+            // A redirected file has a length too.
+            None => (
+                "standard input".to_owned(),
+                std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            ),
+        };
+        let file = file.map_err(|error| CommandError::Io { what: name.clone(), error })?;
+        let regular = file.metadata().ok().filter(std::fs::Metadata::is_file);
+        Ok(Self { name, source: Box::new(file), bytes: regular.map(|file| file.len()) })
+    }
 }
 
 /// A topic that was just created may have no leaders yet: look again for as long as a request may
@@ -150,13 +186,16 @@ fn may_come(error: &ClientError) -> bool {
         .is_some_and(vltava_protocol::ErrorCode::is_retriable)
 }
 
-/// Reads standard input on a thread of its own. A round is what one read of the pipe gave, so that
+/// Reads on a thread of its own. A round is what one read of the pipe gave, so that
 /// a person's line does not wait for a second one. The channel is bounded, so that a file larger
 /// than memory is read as fast as it is sent.
-fn read_rounds(framing: usize) -> mpsc::Receiver<std::io::Result<Vec<Vec<u8>>>> {
+fn read_rounds(
+    source: Box<dyn Read + Send>,
+    framing: usize,
+) -> mpsc::Receiver<std::io::Result<Vec<Vec<u8>>>> {
     let (sender, receiver) = mpsc::channel(ROUNDS_AHEAD_MAX);
     std::thread::spawn(move || {
-        let mut input = BufReader::with_capacity(ROUND_BYTES_MAX, std::io::stdin());
+        let mut input = BufReader::with_capacity(ROUND_BYTES_MAX, source);
         loop {
             let round = next_round(&mut input, framing);
             let is_failed = round.is_err();

@@ -32,9 +32,7 @@ impl Kind {
     fn template(self) -> String {
         match self {
             Self::Bytes => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left".to_owned(),
-            Self::Items(what) => {
-                format!("{{bar:30}} {{pos}}/{{len}} {what} {{per_sec}} {{eta}} left")
-            }
+            Self::Items(what) => format!("{{bar:30}} {{pos}}/{{len}} {what} {{eta}} left"),
         }
     }
 }

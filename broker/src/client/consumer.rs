@@ -138,6 +138,32 @@ impl Client {
         Ok(consumed)
     }
 
+    /// The timestamp of the first record from `offset` on; none if there is none, or the log does
+    /// not have that offset.
+    pub async fn timestamp_at(
+        &mut self,
+        topic: &ClusterTopic,
+        partition: PartitionIndex,
+        offset: Offset,
+    ) -> Result<Option<Timestamp>, ClientError> {
+        let Some((leader, _)) = by_leader(topic, [partition].into_iter())?.pop_first() else {
+            return Ok(None);
+        };
+        // However little is asked for, the first batch comes whole.
+        let wanted = [(partition, offset)].into_iter();
+        let build = |_| fetch_request(&topic.name, wanted, Duration::ZERO, 1);
+        let response = self.ask_node(leader, FETCH, build).await?;
+        ClientError::check(|| format!("fetch from {}", topic.name), response.error_code, None)?;
+        let (mut position, mut records) = (offset, Vec::new());
+        let mut answers = response.responses.iter().flat_map(|topic| &topic.partitions);
+        if let Some(bytes) = answers.next().and_then(|answer| answer.records.as_ref()) {
+            read(partition, bytes, &mut position, &mut records).map_err(|reason| {
+                ClientError::Records { topic: topic.name.clone(), partition, reason }
+            })?;
+        }
+        Ok(records.first().map(|record| record.timestamp))
+    }
+
     async fn fetch_from(
         &mut self,
         leader: NodeId,
@@ -147,24 +173,8 @@ impl Client {
         wait: Duration,
         consumed: &mut Consumed,
     ) -> Result<(), ClientError> {
-        let ask = |partition: &PartitionIndex| {
-            FetchPartition::default()
-                .with_partition(partition.0)
-                .with_fetch_offset(positions[partition].0)
-                .with_partition_max_bytes(FETCH_BYTES_MAX)
-        };
-        let build = |_| {
-            let asked = FetchTopic::default()
-                .with_topic(text(&topic.name).into())
-                .with_partitions(partitions.iter().map(ask).collect());
-            FetchRequest::default()
-                .with_replica_id((-1).into())
-                .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
-                .with_min_bytes(1)
-                .with_max_bytes(FETCH_BYTES_MAX)
-                .with_session_epoch(-1)
-                .with_topics(vec![asked])
-        };
+        let wanted = partitions.iter().map(|partition| (*partition, positions[partition]));
+        let build = |_| fetch_request(&topic.name, wanted, wait, FETCH_BYTES_MAX);
         let response = self.ask_node(leader, FETCH, build).await?;
         ClientError::check(|| format!("fetch from {}", topic.name), response.error_code, None)?;
         for answer in response.responses.iter().flat_map(|topic| &topic.partitions) {
@@ -191,6 +201,30 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn fetch_request(
+    topic: &str,
+    positions: impl Iterator<Item = (PartitionIndex, Offset)>,
+    wait: Duration,
+    bytes_max: i32,
+) -> FetchRequest {
+    let ask = |(partition, offset): (PartitionIndex, Offset)| {
+        FetchPartition::default()
+            .with_partition(partition.0)
+            .with_fetch_offset(offset.0)
+            .with_partition_max_bytes(bytes_max)
+    };
+    let asked = FetchTopic::default()
+        .with_topic(text(topic).into())
+        .with_partitions(positions.map(ask).collect());
+    FetchRequest::default()
+        .with_replica_id((-1).into())
+        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_min_bytes(1)
+        .with_max_bytes(bytes_max)
+        .with_session_epoch(-1)
+        .with_topics(vec![asked])
 }
 
 /// Takes the records from `position` on out of a Fetch's bytes. Its last batch may be cut off.

@@ -58,6 +58,7 @@ pub(super) fn dump(
             offset: batch.end_offset(),
             epoch: batch.leader_epoch,
         };
+        printer.at(place.position);
     }
     let end =
         format!("  {:>10}  end: index {} offset {}", place.position, place.index, place.offset);

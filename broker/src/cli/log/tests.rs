@@ -44,7 +44,8 @@ fn noop(offset: i64) -> Bytes {
 /// What is printed for a file, and how many damages it has.
 fn shown(content: Vec<u8>, json: bool) -> (String, usize) {
     let mut out = Vec::new();
-    let mut printer = Printer { out: &mut out, file: Path::new("f"), json, damages: 0 };
+    let (file, progress) = (Path::new("f"), &mut Progress::none());
+    let mut printer = Printer { out: &mut out, file, json, damages: 0, progress, before: 0 };
     dump(&mut printer, &content.into(), true).unwrap();
     let damages = printer.damages;
     (String::from_utf8(out).unwrap(), damages)
