@@ -11,8 +11,10 @@
 mod table;
 
 pub mod broker;
+pub mod foreign;
 pub mod key;
 pub mod layers;
+pub mod resource;
 pub mod settings;
 pub mod topic;
 pub mod value;

@@ -9,7 +9,9 @@
 //! **Invariant:** there is no metadata beside the log of group 0. An image is never changed but by
 //! applying its next record.
 
+pub mod configs;
 pub mod decide;
+pub mod error;
 pub mod placement;
 pub mod records;
 pub mod service;

@@ -1,13 +1,15 @@
 //! Set-up of the log lines: level, human or JSON, always to standard error.
 //!
-//! Called once by the command line before anything else logs. Standard output stays free for what
-//! a command prints.
+//! Called once by the command line before anything else logs; [`loggers`] changes the levels later.
+//! Standard output stays free for what a command prints.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, reload};
+
+pub mod loggers;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub enum LoggingError {
 
 /// Sends log lines of `level` and above to standard error.
 pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
-    let filter = parse(level)?;
+    let (filter, handle) = reload::Layer::new(parse(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
@@ -48,6 +50,7 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LoggingError> {
         }
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,
     }
+    loggers::install(level, handle);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use vltava_protocol::ids::{LeaderEpoch, NodeId, Offset, Timestamp, TopicId, Topi
 use vltava_protocol::record::validate::Validated;
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::{Durability, PartitionLog};
-use vltava_storage::producers::ProducerError;
+use vltava_storage::producers::{ProducerError, ProducerState};
 use vltava_storage::read_view::{ReadView, ViewCell};
 
 use crate::config::topic::TopicConfig;
@@ -250,6 +250,11 @@ impl Partition {
         self.identity.replica
     }
 
+    /// The nodes that its replicas live on, the preferred leader first.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.identity.nodes.iter().map(|(_, node)| *node).collect()
+    }
+
     /// What went through it, for the metrics.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -368,6 +373,12 @@ impl Partition {
             log.retention_start(now, config.retention_ms, config.retention_bytes)?
         };
         self.delete_records(start).ok().map(|(offset, _)| offset)
+    }
+
+    /// What the log knows of its producers.
+    pub fn producers(&self) -> Vec<ProducerState> {
+        let inner = self.inner.lock();
+        inner.replica.log().map_or_else(Vec::new, |log| log.producers().collect())
     }
 
     /// Forgets producers that were silent for too long.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -199,6 +199,8 @@ pub struct Partitions {
     metrics: RaftMetrics,
     /// What configurations were computed from, to see when that changes.
     layers: Mutex<Option<Layers>>,
+    /// How long silent producers are remembered.
+    producer_expiration_ms: AtomicI64,
 }
 
 /// The run-time configuration that all topics inherit.
@@ -217,7 +219,8 @@ impl Partitions {
         metrics: RaftMetrics,
     ) -> Self {
         let (registry, layers) = (RwLock::default(), Mutex::new(None));
-        Self { node, config, storage, registry, metrics, layers }
+        let producer_expiration_ms = AtomicI64::new(config.producer_id_expiration_ms.into());
+        Self { node, config, storage, registry, metrics, layers, producer_expiration_ms }
     }
 
     /// A partition by its topic's name.
@@ -290,9 +293,12 @@ impl Partitions {
             Layers { cluster: image.cluster_config.clone(), brokers: image.broker_configs.clone() };
         let inherited_changed = {
             let mut seen = self.layers.lock();
-            let changed = seen.as_ref().is_some_and(|seen| *seen != layers);
-            *seen = Some(layers);
-            changed
+            let changed = seen.as_ref() != Some(&layers);
+            let is_first = seen.replace(layers).is_none();
+            if changed {
+                self.reconfigure(image);
+            }
+            changed && !is_first
         };
         let changed: Vec<_> = {
             let registry = self.registry.read();
@@ -423,7 +429,16 @@ impl Partitions {
     }
 
     fn producer_expiration_ms(&self) -> i64 {
-        i64::from(self.config.producer_id_expiration_ms)
+        self.producer_expiration_ms.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what is set for the broker at run time and no topic inherits.
+    fn reconfigure(&self, image: &MetadataImage) {
+        // What contradicts itself is told where the whole configuration is laid together.
+        if let Ok(config) = self.config.effective(&image.layers(self.node, &self.config.settings)) {
+            let expiration_ms = config.producer_id_expiration_ms.into();
+            self.producer_expiration_ms.store(expiration_ms, Ordering::Relaxed);
+        }
     }
 
     /// Retention and the expiry of silent producers, on all partitions that this node leads.
@@ -435,6 +450,11 @@ impl Partitions {
                 tracing::info!(partition = %partition.tp(), %offset, "retention moves the log start");
             }
         }
+    }
+
+    /// Whether the disk was taken out of service.
+    pub fn is_disk_failed(&self) -> bool {
+        self.storage.queue.is_poisoned()
     }
 
     /// Takes all partitions out of service: their disk failed.

@@ -34,7 +34,7 @@ use crate::flush::{FlushItem, SegmentFile};
 use crate::ids::{Generation, LogIndex, Place, ReplicaId, SegmentId};
 use crate::index::BatchStart;
 use crate::paths::replica_dir;
-use crate::producers::{Admission, ProducerError, ProducerTable};
+use crate::producers::{Admission, ProducerError, ProducerState, ProducerTable};
 use crate::read_view::{ReadView, ViewCell};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::state::{Membership, ReplicaState, VoteState};
@@ -404,6 +404,11 @@ impl PartitionLog {
     /// Forgets idle producers; to be called every few minutes.
     pub fn expire_producers(&mut self, now: Timestamp) {
         self.producers.expire(now, self.config.producer_expiration_ms);
+    }
+
+    /// What is known of each producer.
+    pub fn producers(&self) -> impl Iterator<Item = ProducerState> {
+        self.producers.states()
     }
 
     /// Epoch and last sequence of a producer.

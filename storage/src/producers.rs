@@ -113,6 +113,19 @@ impl Entry {
     }
 }
 
+/// What a partition knows of one producer, for whoever describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerState {
+    /// The producer.
+    pub producer: ProducerId,
+    /// The epoch in force.
+    pub epoch: ProducerEpoch,
+    /// The last sequence of that epoch in the log, or `NONE`.
+    pub last_sequence: Sequence,
+    /// The greatest timestamp of its last batch, or `NONE`.
+    pub last_timestamp: Timestamp,
+}
+
 /// The producers of a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ProducerTable {
@@ -174,6 +187,16 @@ impl ProducerTable {
     /// Epoch and last sequence of a producer; the sequence is `NONE` where it has none.
     pub fn last_of(&self, producer: ProducerId) -> Option<(ProducerEpoch, Sequence)> {
         self.entries.get(&producer).map(|entry| (entry.epoch, entry.last_sequence()))
+    }
+
+    /// What is known of each producer, by id.
+    pub fn states(&self) -> impl Iterator<Item = ProducerState> {
+        self.entries.iter().map(|(&producer, entry)| ProducerState {
+            producer,
+            epoch: entry.epoch,
+            last_sequence: entry.last_sequence(),
+            last_timestamp: entry.batches.last().map_or(Timestamp::NONE, |last| last.timestamp),
+        })
     }
 
     /// The producers, by id.

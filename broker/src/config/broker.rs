@@ -13,6 +13,7 @@ use vltava_protocol::record::batch::TimestampType;
 use vltava_storage::log::Durability;
 
 use super::key::{Bound, ConfigError, Synonym, Unit, key, unset};
+use super::layers::{Given, Layers};
 use super::settings::Settings;
 use super::value::{CleanupPolicy, CompressionType, ConnectionsPerIp};
 
@@ -314,6 +315,16 @@ impl BrokerConfig {
         Ok(config)
     }
 
+    /// The values in force once what was set at run time is laid over those of the start.
+    pub fn effective(&self, layers: &Layers<'_>) -> Result<Self, ConfigError> {
+        let config = Self::read(self.flags.clone(), self.settings.clone(), |key| {
+            let own = |given: &Given| given.name == key.name;
+            layers.of_broker(key).into_iter().find(own).map(|given| given.value)
+        });
+        config.check()?;
+        Ok(config)
+    }
+
     /// The relations between keys that Kafka's `KafkaConfig.validateValues` checks.
     fn check(&self) -> Result<(), ConfigError> {
         let ordered = [
@@ -357,6 +368,7 @@ impl BrokerConfig {
         match ordered.into_iter().find(|&(_, low, _, high): &(_, i64, _, i64)| low > high) {
             None => Ok(()),
             Some((name, value, other, other_value)) => Err(ConfigError::Conflict {
+                scope: "broker",
                 name,
                 value: value.to_string(),
                 other,
@@ -425,6 +437,24 @@ mod tests {
         assert_eq!(config.listeners, "PLAINTEXT://127.0.0.1:0");
         let advertised = config.advertised_listeners.as_deref();
         assert_eq!(advertised, Some("PLAINTEXT://broker.example:19092"));
+    }
+
+    #[test]
+    fn what_is_set_at_run_time_lies_over_what_was_set_at_the_start() {
+        let config = config(&["producer.id.expiration.ms=5"]).unwrap();
+        let overrides = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
+        let cluster = overrides("producer.id.expiration.ms", "6");
+        let node = overrides("producer.id.expiration.ms", "7");
+        let mut layers = Layers::of_start(&config.settings);
+        assert_eq!(config.effective(&layers).unwrap(), config);
+        layers.cluster = Some(&cluster);
+        assert_eq!(config.effective(&layers).unwrap().producer_id_expiration_ms, 6);
+        layers.broker = Some(&node);
+        assert_eq!(config.effective(&layers).unwrap().producer_id_expiration_ms, 7);
+        let lag = overrides("log.cleaner.max.compaction.lag.ms", "1");
+        let longer = overrides("log.cleaner.min.compaction.lag.ms", "2");
+        let layers = Layers { broker: Some(&longer), cluster: Some(&lag), ..layers };
+        assert!(config.effective(&layers).is_err());
     }
 
     #[test]

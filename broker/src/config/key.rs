@@ -2,30 +2,29 @@
 
 use super::value::{ConfigType, ConfigValue, ConnectionsPerIp, words};
 
-/// Why a value or a set of values was refused. The message is one line and names the key.
+/// Why a value or a set of values was refused, in Kafka's words (`ConfigException`). The message is
+/// one line and names the key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No table has this key.
-    #[error("unknown {scope} config name: {name}")]
+    #[error("Unknown {scope} config name: {name}")]
     Unknown {
-        /// `topic` or `broker`.
+        /// `topic`, `group` or `broker`.
         scope: &'static str,
         /// The name as it was given.
         name: String,
     },
-    /// The text is not of the key's type.
-    #[error("invalid value {value} for configuration {name}: not a value of type {kind}")]
-    Type {
-        /// The key.
-        name: &'static str,
-        /// The text as it was given.
-        value: String,
-        /// The type's name.
-        kind: &'static str,
+    /// A key is given without a value where it needs one.
+    #[error("Null value not supported for {scope} configs: {names}")]
+    Null {
+        /// `topic` or `group`.
+        scope: &'static str,
+        /// The keys, separated by commas.
+        names: String,
     },
-    /// The value is of the right type, but outside its bound.
-    #[error("invalid value {value} for configuration {name}: {rule}")]
-    Bound {
+    /// The value is not of the key's type, or outside its bound.
+    #[error("Invalid value {value} for configuration {name}: {rule}")]
+    Value {
         /// The key.
         name: &'static str,
         /// The text as it was given.
@@ -41,9 +40,14 @@ pub enum ConfigError {
         /// Who sets it.
         reason: &'static str,
     },
+    /// A broker's keys that only a restart changes.
+    #[error("Cannot update these configs dynamically: [{0}]")]
+    ReadOnly(String),
     /// Two values that are each right contradict each other.
-    #[error("conflict between {name} ({value}) and {other} ({other_value})")]
+    #[error("conflict {scope} config setting {name} ({value}) > {other} ({other_value})")]
     Conflict {
+        /// `topic` or `broker`.
+        scope: &'static str,
         /// One key.
         name: &'static str,
         /// Its value.
@@ -54,12 +58,10 @@ pub enum ConfigError {
         other_value: String,
     },
     /// A feature that a value asks for does not exist here.
-    #[error("configuration {name} cannot be {value}: {reason}")]
+    #[error("{reason}")]
     Unsupported {
         /// The key.
         name: &'static str,
-        /// The text as it was given.
-        value: String,
         /// What is missing.
         reason: &'static str,
     },
@@ -80,7 +82,7 @@ pub enum Bound {
     Fraction,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// A list of these words, none of them twice.
+    /// A list of these words.
     Each(&'static [&'static str]),
     /// A list of `partition:broker` pairs, or `*`.
     ThrottledReplicas,
@@ -242,68 +244,89 @@ impl ConfigKey {
     /// Checks a value and brings it into the form in which it is stored and shown.
     pub fn normalize(&self, value: &str) -> Result<String, ConfigError> {
         let text = value.trim();
-        let wrong_type =
-            || ConfigError::Type { name: self.name, value: shown(text), kind: self.kind.name() };
+        let refuse = |value: &str, rule: String| ConfigError::Value {
+            name: self.name,
+            value: shown(value),
+            rule,
+        };
+        let not_a_number = || refuse(text, format!("Not a number of type {}", self.kind.name()));
         let normal = match self.kind {
             ConfigType::Boolean => match text.to_ascii_lowercase().as_str() {
                 "true" => "true".to_owned(),
                 "false" => "false".to_owned(),
-                _ => return Err(wrong_type()),
+                _ => {
+                    let rule = "Expected value to be either true or false";
+                    return Err(refuse(text, rule.to_owned()));
+                }
             },
-            ConfigType::Short => text.parse::<i16>().map_err(|_| wrong_type())?.to_string(),
-            ConfigType::Int => text.parse::<i32>().map_err(|_| wrong_type())?.to_string(),
-            ConfigType::Long => text.parse::<i64>().map_err(|_| wrong_type())?.to_string(),
+            ConfigType::Short => text.parse::<i16>().map_err(|_| not_a_number())?.to_string(),
+            ConfigType::Int => text.parse::<i32>().map_err(|_| not_a_number())?.to_string(),
+            ConfigType::Long => text.parse::<i64>().map_err(|_| not_a_number())?.to_string(),
             ConfigType::Double => match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => number.to_string(),
-                _ => return Err(wrong_type()),
+                Ok(number) if number.is_finite() => format!("{number:?}"),
+                _ => return Err(not_a_number()),
             },
             ConfigType::String => text.to_owned(),
-            ConfigType::List => words(text).collect::<Vec<_>>().join(","),
+            ConfigType::List => {
+                // A word that is given again says nothing more.
+                let mut seen = Vec::new();
+                for word in words(text) {
+                    if !seen.contains(&word) {
+                        seen.push(word);
+                    }
+                }
+                seen.join(",")
+            }
         };
         match self.broken_rule(&normal) {
             None => Ok(normal),
-            Some(rule) => Err(ConfigError::Bound { name: self.name, value: shown(text), rule }),
+            Some((value, rule)) => Err(refuse(&value, rule)),
         }
     }
 
-    /// The rule of the bound that a value of the right type breaks.
-    fn broken_rule(&self, normal: &str) -> Option<String> {
-        let number = normal.parse::<i64>();
+    /// What of a value of the right type breaks the bound, and the rule that it breaks.
+    fn broken_rule(&self, normal: &str) -> Option<(String, String)> {
+        let number = normal.parse::<i64>().ok();
+        let whole = |rule: String| (normal.to_owned(), rule);
+        let below = |min: i64| format!("Value must be at least {min}");
+        let above = |max: i64| format!("Value must be no more than {max}");
+        let one_of = |allowed: &[&str]| format!("String must be one of: {}", allowed.join(", "));
         match self.bound {
             Bound::Any => None,
-            Bound::AtLeast(min) => {
-                let low = number.is_ok_and(|number| number < min);
-                low.then(|| format!("value must be at least {min}"))
-            }
-            Bound::Between(min, max) => {
-                let outside = number.is_ok_and(|number| !(min..=max).contains(&number));
-                outside.then(|| format!("value must be between {min} and {max}"))
-            }
+            Bound::AtLeast(min) => number.filter(|&n| n < min).map(|_| whole(below(min))),
+            Bound::Between(min, max) => match number? {
+                low if low < min => Some(whole(below(min))),
+                high if high > max => Some(whole(above(max))),
+                _ => None,
+            },
             Bound::GzipLevel => {
-                let outside = number.is_ok_and(|level| level != -1 && !(1..=9).contains(&level));
-                outside.then(|| "value must be between 1 and 9, or -1".to_owned())
+                let outside = number.is_some_and(|level| level != -1 && !(1..=9).contains(&level));
+                let rule = "Value must be between 1 and 9 or equal to -1";
+                outside.then(|| whole(rule.to_owned()))
             }
-            Bound::Fraction => {
-                let outside = normal.parse::<f64>().is_ok_and(|x| !(0.0..=1.0).contains(&x));
-                outside.then(|| "value must be between 0 and 1".to_owned())
-            }
-            Bound::OneOf(allowed) => (!allowed.contains(&normal))
-                .then(|| format!("value must be one of: {}", allowed.join(", "))),
+            Bound::Fraction => match normal.parse::<f64>().ok()? {
+                low if low < 0.0 => Some(whole(below(0))),
+                high if high > 1.0 => Some(whole(above(1))),
+                _ => None,
+            },
+            Bound::OneOf(allowed) => (!allowed.contains(&normal)).then(|| whole(one_of(allowed))),
             Bound::Each(allowed) => {
-                let mut seen = Vec::new();
-                let right = words(normal).all(|word| {
-                    let fresh = allowed.contains(&word) && !seen.contains(&word);
-                    seen.push(word);
-                    fresh
-                });
-                (!right).then(|| format!("values must be of {}, each once", allowed.join(", ")))
+                let wrong = words(normal).find(|word| !allowed.contains(word))?;
+                Some((wrong.to_owned(), one_of(allowed)))
             }
             Bound::ThrottledReplicas => (!throttled_replicas(normal)).then(|| {
-                "value must be * or a list of partition:broker, partition:broker, ...".to_owned()
+                let rule = format!(
+                    "{} must be the literal '*' or a list of replicas in the following format: \
+                     [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                    self.name
+                );
+                (format!("[{}]", normal.replace(',', ", ")), rule)
             }),
-            Bound::ConnectionsPerIp => ConnectionsPerIp::read(Some(normal))
-                .is_none()
-                .then(|| "value must be a list of address:count, address:count, ...".to_owned()),
+            Bound::ConnectionsPerIp => {
+                let rule = "value must be a list of address:count, address:count, ...";
+                let is_right = ConnectionsPerIp::read(Some(normal)).is_some();
+                (!is_right).then(|| whole(rule.to_owned()))
+            }
         }
     }
 
@@ -362,7 +385,7 @@ mod tests {
         use ConfigType::{Boolean, Double, Int, List, Long, Short, String};
         let k = key("a.key", "1");
         check(k, Boolean, " TRUE ", Ok("true"));
-        check(k, Boolean, "yes", Err("BOOLEAN"));
+        check(k, Boolean, "yes", Err("either true or false"));
         check(k, Int, "+5", Ok("5"));
         check(k, Int, " 7 ", Ok("7"));
         check(k, Int, "2147483648", Err("type INT"));
@@ -382,20 +405,20 @@ mod tests {
         let k = key("a.key", "1");
         check(k.at_least(1), Int, "0", Err("at least 1"));
         check(k.at_least(1), Int, "1", Ok("1"));
-        check(k.between(-131_072, 22), Int, "23", Err("between -131072 and 22"));
+        check(k.between(-131_072, 22), Int, "23", Err("no more than 22"));
         check(k.bound(Bound::GzipLevel), Int, "0", Err("-1"));
         check(k.bound(Bound::GzipLevel), Int, "-1", Ok("-1"));
-        check(k.bound(Bound::Fraction), Double, "1.01", Err("between 0 and 1"));
+        check(k.bound(Bound::Fraction), Double, "1.01", Err("no more than 1"));
         check(k.bound(Bound::OneOf(&["a", "b"])), String, "c", Err("one of: a, b"));
         let policy = k.bound(Bound::Each(&["compact", "delete"]));
         check(policy, List, "compact, delete", Ok("compact,delete"));
         check(policy, List, "", Ok(""));
-        check(policy, List, "delete,delete", Err("each once"));
+        check(policy, List, "delete,delete", Ok("delete"));
         check(policy, List, "dlete", Err("compact, delete"));
         let throttled = k.bound(Bound::ThrottledReplicas);
         check(throttled, List, "*", Ok("*"));
         check(throttled, List, "0:1, 1:2", Ok("0:1,1:2"));
-        check(throttled, List, "0-1", Err("partition:broker"));
+        check(throttled, List, "0-1", Err("[partitionId]:[brokerId]"));
         let per_ip = k.bound(Bound::ConnectionsPerIp);
         check(per_ip, String, "127.0.0.1:2, [::1]:0", Ok("127.0.0.1:2, [::1]:0"));
         check(per_ip, String, "broker.example:2", Err("address:count"));

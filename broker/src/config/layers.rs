@@ -16,6 +16,12 @@ use super::settings::Settings;
 pub enum ConfigSource {
     /// Set for this topic.
     Topic,
+    /// Set for this group.
+    Group,
+    /// Set for this subscription to client metrics.
+    ClientMetrics,
+    /// The level of a logger of this process.
+    Logger,
     /// Set at run time for one broker.
     Broker,
     /// Set at run time for all brokers.
@@ -31,6 +37,9 @@ impl ConfigSource {
     pub fn code(self) -> i8 {
         match self {
             Self::Topic => 1,
+            Self::Group => 8,
+            Self::ClientMetrics => 7,
+            Self::Logger => 6,
             Self::Broker => 2,
             Self::Cluster => 3,
             Self::Static => 4,
@@ -42,6 +51,9 @@ impl ConfigSource {
     pub fn name(self) -> &'static str {
         match self {
             Self::Topic => "topic",
+            Self::Group => "group",
+            Self::ClientMetrics => "client-metrics",
+            Self::Logger => "logger",
             Self::Broker => "broker",
             Self::Cluster => "cluster",
             Self::Static => "static",
@@ -86,14 +98,20 @@ impl<'a> Layers<'a> {
     /// All places that give a topic's key a value, the one in force first. A key that has no
     /// broker's key behind it and is not set has none: its default is in force.
     pub fn of_topic(&self, key: &ConfigKey, topic: &Overrides) -> Vec<Given> {
+        self.of_resource(key, topic, ConfigSource::Topic)
+    }
+
+    /// The same of any resource whose own values have this source.
+    pub fn of_resource(
+        &self,
+        key: &ConfigKey,
+        own: &Overrides,
+        source: ConfigSource,
+    ) -> Vec<Given> {
         let mut given = Vec::new();
-        if let Some(value) = topic.get(key.name) {
-            given.push(Given {
-                name: key.name,
-                value: value.clone(),
-                source: ConfigSource::Topic,
-                unit: Unit::Same,
-            });
+        if let Some(value) = own.get(key.name) {
+            let value = value.clone();
+            given.push(Given { name: key.name, value, source, unit: Unit::Same });
         }
         for synonym in key.synonyms {
             self.push(&mut given, synonym.name, synonym.unit);

@@ -223,7 +223,7 @@ mod tests {
             (collect(None, &[], &["num.partitions=x"]), &["--set", "num.partitions", "INT"]),
             (
                 collect(Some(("v.toml", "a.b = 1")), &[], &[]),
-                &["v.toml", "unknown broker config name: a.b"],
+                &["v.toml", "Unknown broker config name: a.b"],
             ),
             (collect(Some(("v.toml", "a = ")), &[], &[]), &["v.toml"]),
             (collect(Some(("v.toml", "num.partitions = 1979-05-27")), &[], &[]), &["datetime"]),

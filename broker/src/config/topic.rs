@@ -167,9 +167,6 @@ config_table! {
         .synonyms(&[same("unclean.leader.election.enable")]);
 }
 
-/// Keys of older clients that are accepted and mean nothing any more (KIP-724).
-const RETIRED: &[&str] = &["message.downconversion.enable", "message.format.version"];
-
 impl TopicConfig {
     /// The values in force for a topic with these overrides.
     pub fn effective(topic: &Overrides, layers: &Layers<'_>) -> Self {
@@ -184,28 +181,30 @@ impl TopicConfig {
         Self::effective(&overrides, &Layers::of_start(&Settings::default()))
     }
 
-    /// Checks what a client sets for a topic and brings it into the form in which it is stored.
-    /// `None` as a value is refused, as in Kafka. Retired keys are dropped.
+    /// Checks what a client sets for a topic and brings it into the form in which it is stored
+    /// (`LogConfig.validate`). Names are looked at before values.
     pub fn normalize<'a>(
         entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
         layers: &Layers<'_>,
     ) -> Result<Overrides, ConfigError> {
-        let mut overrides = Overrides::new();
-        for (name, value) in entries {
-            if RETIRED.contains(&name) {
-                continue;
-            }
+        let (set, null): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(_, value)| value.is_some());
+        if !null.is_empty() {
+            let names: Vec<&str> = null.into_iter().map(|(name, _)| name).collect();
+            return Err(ConfigError::Null { scope: "topic", names: names.join(",") });
+        }
+        let find = |(name, value): (&'a str, Option<&'a str>)| {
             let key = topic_key(name).ok_or_else(|| ConfigError::Unknown {
                 scope: "topic",
                 name: name.escape_debug().to_string(),
             })?;
-            let value = value.ok_or(ConfigError::Type {
-                name: key.name,
-                value: "null".to_owned(),
-                kind: key.kind.name(),
-            })?;
-            overrides.insert(key.name.to_owned(), key.normalize(value)?);
-        }
+            Ok((key, value.unwrap_or_default()))
+        };
+        let known = set.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let normal = |(key, value): (&'static ConfigKey, &str)| {
+            Ok((key.name.to_owned(), key.normalize(value)?))
+        };
+        let overrides = known.into_iter().map(normal).collect::<Result<Overrides, _>>()?;
         Self::effective(&overrides, layers).check()?;
         Ok(overrides)
     }
@@ -214,6 +213,7 @@ impl TopicConfig {
     fn check(&self) -> Result<(), ConfigError> {
         if self.min_compaction_lag_ms > self.max_compaction_lag_ms {
             return Err(ConfigError::Conflict {
+                scope: "topic",
                 name: "min.compaction.lag.ms",
                 value: self.min_compaction_lag_ms.to_string(),
                 other: "max.compaction.lag.ms",
@@ -223,8 +223,8 @@ impl TopicConfig {
         if self.remote_storage_enable {
             return Err(ConfigError::Unsupported {
                 name: "remote.storage.enable",
-                value: "true".to_owned(),
-                reason: "there is no tiered storage",
+                reason: "Tiered Storage functionality is disabled in the broker. Topic cannot be \
+                         configured with remote log storage.",
             });
         }
         Ok(())
@@ -378,13 +378,16 @@ mod tests {
         check(&[("segment.bytes", Some("1048576"))], Ok(&[("segment.bytes", "1048576")]));
         check(&[("segment.bytes", Some("1048575"))], Err("at least 1048576"));
         check(&[("internal.segment.bytes", Some("300"))], Ok(&[("internal.segment.bytes", "300")]));
-        check(&[("message.format.version", Some("3.0"))], Ok(&[]));
-        check(&[("no.such.key", Some("1"))], Err("unknown topic config name: no.such.key"));
-        check(&[("retention.ms", None)], Err("retention.ms"));
-        check(&[("remote.storage.enable", Some("true"))], Err("tiered storage"));
+        check(&[("message.format.version", Some("3.0"))], Err("message.format.version"));
+        check(&[("no.such.key", Some("1"))], Err("Unknown topic config name: no.such.key"));
+        check(
+            &[("retention.ms", None)],
+            Err("Null value not supported for topic configs: retention.ms"),
+        );
+        check(&[("remote.storage.enable", Some("true"))], Err("Tiered Storage"));
         check(
             &[("min.compaction.lag.ms", Some("9")), ("max.compaction.lag.ms", Some("8"))],
-            Err("min.compaction.lag.ms (9) and max.compaction.lag.ms (8)"),
+            Err("min.compaction.lag.ms (9) > max.compaction.lag.ms (8)"),
         );
         check(&[("durability", Some("never"))], Err("fsync, page-cache"));
     }

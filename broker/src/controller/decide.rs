@@ -4,11 +4,10 @@
 //! records and answers once they are committed. The rules are those of Kafka's
 //! `ReplicationControlManager` and `ControllerApis`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use vltava_protocol::ErrorCode;
-use vltava_protocol::ids::{InvalidTopicName, NodeId, PartitionIndex, TopicId, TopicName};
+use vltava_protocol::ids::{NodeId, PartitionIndex, TopicId, TopicName};
 
 use super::placement;
 use super::records::MetadataRecord;
@@ -16,7 +15,12 @@ use super::state::{
     BrokerInfo, METADATA_TOPIC, MetadataImage, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicImage,
 };
 use crate::config::layers::Overrides;
-use crate::config::{BrokerConfig, ConfigError, TopicConfig};
+use crate::config::{BrokerConfig, TopicConfig};
+
+mod partitions;
+
+pub use super::error::{AssignmentError, ControlError};
+pub use partitions::{MorePartitions, create_partitions};
 
 /// The most partitions that one request creates
 /// (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`).
@@ -57,7 +61,7 @@ pub struct CreatedTopic {
 }
 
 /// A topic as a request names it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum TopicRef {
     /// By its name.
     Name(String),
@@ -65,136 +69,9 @@ pub enum TopicRef {
     Id(TopicId),
 }
 
-/// Why the controller refused.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ControlError {
-    /// The name is not legal.
-    #[error("{0}")]
-    Name(#[from] InvalidTopicName),
-    /// The name would be the same as another's in metrics.
-    #[error("topic '{name}' collides with existing topic: {existing}")]
-    Collides {
-        /// The name.
-        name: String,
-        /// The other.
-        existing: TopicName,
-    },
-    /// The name is taken.
-    #[error("topic '{0}' already exists")]
-    Exists(String),
-    /// The name belongs to the cluster's own log.
-    #[error("creation of internal topic {METADATA_TOPIC} is prohibited")]
-    Reserved,
-    /// The request names one topic more than once.
-    #[error("the request names topic {0} more than once")]
-    Duplicate(String),
-    /// Not a number of partitions.
-    #[error("number of partitions must be at least 1, or -1 for the default, not {0}")]
-    Partitions(i32),
-    /// More partitions than one request may create.
-    #[error(
-        "excessively large number of partitions per request: {0} > {PARTITIONS_PER_REQUEST_MAX}"
-    )]
-    TooManyPartitions(usize),
-    /// Not a replication factor.
-    #[error("replication factor must be at least 1, or -1 for the default, not {0}")]
-    ReplicationFactor(i32),
-    /// There are not so many nodes.
-    #[error(
-        "replication factor {wanted} cannot be reached: only {brokers} broker(s) are registered"
-    )]
-    TooFewBrokers {
-        /// What was asked for.
-        wanted: i32,
-        /// The nodes there are.
-        brokers: usize,
-    },
-    /// A manual assignment comes with a count.
-    #[error("a manual assignment was given, so {0} must be -1")]
-    AssignmentAndCount(&'static str),
-    /// A manual assignment is wrong.
-    #[error("{0}")]
-    Assignment(AssignmentError),
-    /// A configuration value is wrong.
-    #[error("{0}")]
-    Config(#[from] ConfigError),
-    /// No topic of this name.
-    #[error("topic '{0}' does not exist")]
-    UnknownName(String),
-    /// No topic with this id.
-    #[error("no topic has the id {0}")]
-    UnknownId(TopicId),
-    /// The broker does not delete topics.
-    #[error("topic deletion is disabled (delete.topic.enable)")]
-    DeletionDisabled,
-    /// All producer ids were handed out.
-    #[error("there are no producer ids left")]
-    NoProducerIds,
-    /// The log of group 0 did not take the records, or this node does not lead it.
-    #[error("the metadata log refused the change: {0}")]
-    Log(ErrorCode),
-    /// The node can no longer follow the metadata log.
-    #[error("this node cannot follow the metadata log: {0}")]
-    Follow(String),
-}
-
-/// What is wrong with a manual assignment.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AssignmentError {
-    /// A partition is assigned more than once.
-    #[error("partition {0} is assigned more than once")]
-    Twice(PartitionIndex),
-    /// The partitions are not 0, 1, 2, ...
-    #[error("partitions must be a consecutive 0-based sequence; {0} is missing")]
-    Gap(usize),
-    /// A partition has no replica.
-    #[error("partition {0} has an empty replica list")]
-    Empty(PartitionIndex),
-    /// A node is named twice for a partition.
-    #[error("partition {0} names broker {1} more than once")]
-    Repeated(PartitionIndex, NodeId),
-    /// A node is named that does not exist.
-    #[error("partition {0} names broker {1}, but no such broker is registered")]
-    NoBroker(PartitionIndex, NodeId),
-    /// Partitions have different numbers of replicas.
-    #[error("partition {partition} has {got} replica(s), others have {expected}")]
-    Uneven {
-        /// The partition.
-        partition: PartitionIndex,
-        /// Its replicas.
-        got: usize,
-        /// Those of the partitions before it.
-        expected: usize,
-    },
-}
-
-impl ControlError {
-    /// The error on the wire.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Name(_) | Self::Collides { .. } => ErrorCode::InvalidTopicException,
-            Self::Exists(_) => ErrorCode::TopicAlreadyExists,
-            Self::Reserved | Self::Duplicate(_) | Self::AssignmentAndCount(_) => {
-                ErrorCode::InvalidRequest
-            }
-            Self::Partitions(_) => ErrorCode::InvalidPartitions,
-            Self::TooManyPartitions(_) => ErrorCode::PolicyViolation,
-            Self::ReplicationFactor(_) | Self::TooFewBrokers { .. } => {
-                ErrorCode::InvalidReplicationFactor
-            }
-            Self::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
-            Self::Config(_) => ErrorCode::InvalidConfig,
-            Self::UnknownName(_) => ErrorCode::UnknownTopicOrPartition,
-            Self::UnknownId(_) => ErrorCode::UnknownTopicId,
-            Self::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
-            Self::NoProducerIds | Self::Follow(_) => ErrorCode::UnknownServerError,
-            Self::Log(code) => *code,
-        }
-    }
-}
-
-/// A decision for one topic: the record to append and the answer once it is committed.
-pub type Decision<T> = Result<(MetadataRecord, T), ControlError>;
+/// A decision for one thing: the record to append, if anything changes, and the answer once it is
+/// committed.
+pub type Decision<T> = Result<(Option<MetadataRecord>, T), ControlError>;
 
 /// Decides on the topics of one CreateTopics request, each for itself. Later ones see earlier ones.
 pub fn create_topics(
@@ -219,7 +96,7 @@ pub fn create_topics(
         let (record, created) = create_topic(&image, topic, config, new_id)?;
         let applied = image.applied;
         image.apply(applied, record.clone()).expect("a decided topic is new");
-        Ok((record, created))
+        Ok((Some(record), created))
     };
     topics.iter().map(&mut decide).collect()
 }
@@ -239,12 +116,12 @@ fn create_topic(
     topic: &NewTopic,
     config: &BrokerConfig,
     new_id: &mut dyn FnMut() -> TopicId,
-) -> Decision<CreatedTopic> {
+) -> Result<(MetadataRecord, CreatedTopic), ControlError> {
     let name = topic.name.as_str();
     if name == METADATA_TOPIC {
         return Err(ControlError::Reserved);
     }
-    TopicName::validate(name)?;
+    TopicName::validate(name).map_err(|error| ControlError::name(name, error))?;
     if image.topic(name).is_some() {
         return Err(ControlError::Exists(name.to_owned()));
     }
@@ -266,17 +143,22 @@ fn create_topic(
         replication_factor: placed.first().map_or(0, |nodes| nodes.len() as i16),
         config: overrides.clone(),
     };
-    let mut replica_ids = image.next_replica_id..;
-    let mut with_ids = |nodes: Vec<NodeId>| -> Vec<(u64, i32)> {
-        nodes.into_iter().map(|node| (replica_ids.next().expect("2^64 ids"), node.0)).collect()
-    };
     let record = MetadataRecord::Topic {
         name: name.to_owned(),
         id: created.id,
-        partitions: placed.into_iter().map(&mut with_ids).collect(),
+        partitions: with_ids(image, placed),
         config: overrides,
     };
     Ok((record, created))
+}
+
+/// Gives each replica an id that nobody had.
+fn with_ids(image: &MetadataImage, placed: Vec<Vec<NodeId>>) -> Vec<Vec<(u64, i32)>> {
+    let mut ids = image.next_replica_id..;
+    let mut replicas = |nodes: Vec<NodeId>| -> Vec<(u64, i32)> {
+        nodes.into_iter().map(|node| (ids.next().expect("2^64 ids"), node.0)).collect()
+    };
+    placed.into_iter().map(&mut replicas).collect()
 }
 
 /// An id that no topic has: a random one, drawn again in the case that never happens.
@@ -318,42 +200,53 @@ fn assigned(
     topic: &NewTopic,
 ) -> Result<Vec<Vec<NodeId>>, ControlError> {
     if topic.replication_factor != DEFAULT {
-        return Err(ControlError::AssignmentAndCount("the replication factor"));
+        return Err(ControlError::AssignmentAndCount("replication factor"));
     }
     if topic.partitions != DEFAULT {
-        return Err(ControlError::AssignmentAndCount("the number of partitions"));
+        return Err(ControlError::AssignmentAndCount("numPartitions"));
     }
     let mut by_partition = BTreeMap::new();
     let mut expected = None;
     for (partition, nodes) in &topic.assignments {
-        let refuse = |error| Err(ControlError::Assignment(error));
-        if nodes.is_empty() {
-            return refuse(AssignmentError::Empty(*partition));
+        if by_partition.contains_key(partition) {
+            return Err(AssignmentError::Twice(*partition).into());
         }
-        let mut seen = BTreeSet::new();
-        for node in nodes {
-            if !seen.insert(node) {
-                return refuse(AssignmentError::Repeated(*partition, *node));
-            }
-            if !brokers.contains_key(node) {
-                return refuse(AssignmentError::NoBroker(*partition, *node));
-            }
+        check_assignment(brokers, nodes, expected)?;
+        expected = Some(nodes.len());
+        by_partition.insert(*partition, nodes.clone());
+    }
+    if (0..).zip(by_partition.keys()).any(|(n, partition)| partition.0 != n) {
+        return Err(AssignmentError::Gap.into());
+    }
+    Ok(by_partition.into_values().collect())
+}
+
+/// Whether a partition can be on these nodes: they exist, none is named twice, and there are as
+/// many as of other partitions (`ReplicationControlManager.validateManualPartitionAssignment`).
+fn check_assignment(
+    brokers: &BTreeMap<NodeId, BrokerInfo>,
+    nodes: &[NodeId],
+    expected: Option<usize>,
+) -> Result<(), AssignmentError> {
+    if nodes.is_empty() {
+        return Err(AssignmentError::Empty);
+    }
+    let mut sorted = nodes.to_vec();
+    sorted.sort_unstable();
+    let mut before = None;
+    for node in sorted {
+        if !brokers.contains_key(&node) {
+            return Err(AssignmentError::NoBroker(node));
         }
-        let expected = *expected.get_or_insert(nodes.len());
-        if nodes.len() != expected {
-            let (partition, got) = (*partition, nodes.len());
-            return refuse(AssignmentError::Uneven { partition, got, expected });
-        }
-        if by_partition.insert(*partition, nodes.clone()).is_some() {
-            return refuse(AssignmentError::Twice(*partition));
+        if before.replace(node) == Some(node) {
+            return Err(AssignmentError::Repeated(node));
         }
     }
-    let gap = (0..).zip(by_partition.keys()).find(|&(n, partition)| partition.0 != n);
-    match gap {
-        Some((missing, _)) => {
-            Err(ControlError::Assignment(AssignmentError::Gap(missing.unsigned_abs() as usize)))
+    match expected {
+        Some(expected) if expected != nodes.len() => {
+            Err(AssignmentError::Uneven { got: nodes.len(), expected })
         }
-        None => Ok(by_partition.into_values().collect()),
+        _ => Ok(()),
     }
 }
 
@@ -408,26 +301,42 @@ pub fn delete_topics(
     topics: &[TopicRef],
     config: &BrokerConfig,
 ) -> Vec<Decision<(TopicName, TopicId)>> {
-    let find = |topic: &TopicRef| match topic {
-        TopicRef::Name(name) => image.topic(name),
-        TopicRef::Id(id) => image.topic_by_id(*id),
-    };
-    let mut counts: BTreeMap<TopicId, usize> = BTreeMap::new();
-    for topic in topics.iter().filter_map(find) {
-        *counts.entry(topic.id).or_default() += 1;
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut ids: BTreeMap<TopicId, usize> = BTreeMap::new();
+    for topic in topics {
+        match topic {
+            TopicRef::Name(name) => *names.entry(name).or_default() += 1,
+            TopicRef::Id(id) => *ids.entry(*id).or_default() += 1,
+        }
     }
+    let find = |topic: &TopicRef| match topic {
+        TopicRef::Name(name) if names[name.as_str()] > 1 => {
+            Err(ControlError::Duplicate(name.clone()))
+        }
+        TopicRef::Id(id) if ids[id] > 1 => Err(ControlError::DuplicateId(*id)),
+        TopicRef::Name(name) => {
+            let topic = image.topic(name);
+            let topic = topic.ok_or_else(|| ControlError::UnknownName(name.clone()))?;
+            if ids.contains_key(&topic.id) {
+                return Err(ControlError::NameAndId(topic.id));
+            }
+            Ok(topic)
+        }
+        TopicRef::Id(id) => {
+            let topic = image.topic_by_id(*id).ok_or(ControlError::UnknownId(*id))?;
+            if names.contains_key(&*topic.name) {
+                return Err(ControlError::NameAndId(*id));
+            }
+            Ok(topic)
+        }
+    };
     let decide = |topic: &TopicRef| {
         if !config.delete_topic_enable {
             return Err(ControlError::DeletionDisabled);
         }
-        let found: &TopicImage = find(topic).ok_or_else(|| match topic {
-            TopicRef::Name(name) => ControlError::UnknownName(name.clone()),
-            TopicRef::Id(id) => ControlError::UnknownId(*id),
-        })?;
-        if counts[&found.id] > 1 {
-            return Err(ControlError::Duplicate(found.name.to_string()));
-        }
-        Ok((MetadataRecord::TopicDeleted { id: found.id }, (found.name.clone(), found.id)))
+        let found: &TopicImage = find(topic)?;
+        let record = MetadataRecord::TopicDeleted { id: found.id };
+        Ok((Some(record), (found.name.clone(), found.id)))
     };
     topics.iter().map(decide).collect()
 }
@@ -436,7 +345,7 @@ pub fn delete_topics(
 pub fn allocate_producer_ids(image: &MetadataImage) -> Decision<Range<i64>> {
     let first = image.next_producer_id;
     let next = first.checked_add(PRODUCER_ID_BLOCK).ok_or(ControlError::NoProducerIds)?;
-    Ok((MetadataRecord::ProducerIds { next }, first..next))
+    Ok((Some(MetadataRecord::ProducerIds { next }), first..next))
 }
 
 /// What a starting node adds to the metadata: the cluster's id, if there is none yet, and itself,

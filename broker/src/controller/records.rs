@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vltava_protocol::ids::TopicId;
 
+use crate::config::resource::ResourceKind;
+
 /// The version that this build writes, and the only one it reads.
 pub const RECORD_VERSION: u16 = 1;
 
@@ -46,6 +48,14 @@ pub enum MetadataRecord {
         /// What was set for it.
         config: BTreeMap<String, String>,
     },
+    /// A topic gets more partitions, behind those that it has.
+    Partitions {
+        /// The topic.
+        #[serde(with = "topic_id")]
+        id: TopicId,
+        /// For each new partition, its replicas as in `Topic`.
+        added: Vec<Vec<(u64, i32)>>,
+    },
     /// What is set for a topic, all of it.
     TopicConfig {
         /// The topic.
@@ -64,6 +74,15 @@ pub enum MetadataRecord {
     BrokerConfig {
         /// The broker.
         node: Option<i32>,
+        /// The new set.
+        config: BTreeMap<String, String>,
+    },
+    /// What is set for a resource that is neither topic nor broker: all of it; nothing removes it.
+    ResourceConfig {
+        /// Its kind.
+        kind: ResourceKind,
+        /// Its name.
+        name: String,
         /// The new set.
         config: BTreeMap<String, String>,
     },
@@ -171,9 +190,11 @@ mod tests {
             MetadataRecord::Cluster { id: "c".into() },
             MetadataRecord::Broker { node: 1, host: "h".into(), port: 9092, rack: None },
             topic(),
+            MetadataRecord::Partitions { id, added: vec![vec![(1003, 1)]] },
             MetadataRecord::TopicConfig { id, config: config.clone() },
             MetadataRecord::TopicDeleted { id },
-            MetadataRecord::BrokerConfig { node: None, config },
+            MetadataRecord::BrokerConfig { node: None, config: config.clone() },
+            MetadataRecord::ResourceConfig { kind: ResourceKind::Group, name: "g".into(), config },
             MetadataRecord::ProducerIds { next: 1000 },
         ] {
             assert_eq!(MetadataRecord::decode(&record.encode()), Ok(record));

@@ -25,8 +25,9 @@ use vltava_protocol::record::record::{RecordError as WalkError, Records};
 use vltava_protocol::record::validate::Validated;
 use vltava_storage::log::ReadError;
 
-pub use super::decide::ControlError;
-use super::decide::{self, CreatedTopic, Decision, NewTopic, TopicRef};
+use super::configs::{self, ConfigChange};
+use super::decide::{self, CreatedTopic, Decision, MorePartitions, NewTopic, TopicRef};
+pub use super::error::ControlError;
 use super::records::{MetadataRecord, RecordError};
 use super::state::{BrokerInfo, Contradiction, MetadataImage};
 use crate::clock::Clock;
@@ -90,6 +91,8 @@ pub struct Controller {
     clock: Arc<Clock>,
     config: Arc<BrokerConfig>,
     image: RwLock<Arc<MetadataImage>>,
+    /// What was set at run time laid over `config`.
+    effective: RwLock<Arc<BrokerConfig>>,
     /// Held while records are applied and the partitions follow; never over an await.
     applying: Mutex<()>,
     /// Held by the one change that is under way, over its awaits.
@@ -108,6 +111,7 @@ impl Controller {
             group_zero,
             partitions,
             clock,
+            effective: RwLock::new(config.clone()),
             config,
             image: RwLock::default(),
             applying: Mutex::new(()),
@@ -118,6 +122,11 @@ impl Controller {
     /// The newest image.
     pub fn image(&self) -> Arc<MetadataImage> {
         self.image.read().clone()
+    }
+
+    /// The broker's configuration with what was set at run time; as of the newest image.
+    pub fn broker_config(&self) -> Arc<BrokerConfig> {
+        self.effective.read().clone()
     }
 
     /// The log of group 0.
@@ -142,10 +151,27 @@ impl Controller {
         }
         if image.applied > published.applied {
             let image = Arc::new(image);
+            if !Arc::ptr_eq(&image.cluster_config, &published.cluster_config)
+                || !Arc::ptr_eq(&image.broker_configs, &published.broker_configs)
+            {
+                self.reconfigure(&image);
+            }
             *self.image.write() = image.clone();
             self.partitions.reconcile(&image);
         }
         Ok(())
+    }
+
+    /// Lays what is set at run time over what was set at the start.
+    fn reconfigure(&self, image: &MetadataImage) {
+        let layers = image.layers(self.config.flags.node_id, &self.config.settings);
+        match self.config.effective(&layers) {
+            Ok(config) => *self.effective.write() = Arc::new(config),
+            // Each part was right when it was set; together with another file they need not be.
+            Err(error) => {
+                tracing::error!(%error, "the configuration set at run time is not heeded");
+            }
+        }
     }
 
     /// Creates topics, each for itself. With `validate_only` nothing is created, but everything
@@ -159,9 +185,7 @@ impl Controller {
             decide::create_topics(image, &topics, &self.config, &mut random_id)
         };
         if validate_only {
-            let without_record =
-                |decision: Decision<CreatedTopic>| decision.map(|(_, created)| created);
-            return decide(&self.image()).into_iter().map(without_record).collect();
+            return answers_only(decide(&self.image()));
         }
         let results = match self.change(decide).await {
             Ok(results) => results,
@@ -184,6 +208,44 @@ impl Controller {
             Err(error) => Err(error),
         };
         results.into_iter().map(exists).collect()
+    }
+
+    /// Adds partitions to topics, each for itself.
+    pub async fn create_partitions(
+        self: &Arc<Self>,
+        topics: Vec<MorePartitions>,
+        validate_only: bool,
+    ) -> Vec<Result<(), ControlError>> {
+        let decide = |image: &MetadataImage| decide::create_partitions(image, &topics);
+        if validate_only {
+            return forget_ids(answers_only(decide(&self.image())));
+        }
+        let results = match self.change(decide).await {
+            Ok(results) => results,
+            Err(error) => return topics.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for grown in results.iter().flatten() {
+            self.partitions.settled(*grown, LEADER_WAIT).await;
+        }
+        forget_ids(results)
+    }
+
+    /// Changes what is set for topics, brokers and other resources, each for itself.
+    pub async fn alter_configs(
+        self: &Arc<Self>,
+        changes: Vec<ConfigChange>,
+        validate_only: bool,
+    ) -> Vec<Result<(), ControlError>> {
+        let decide = |image: &MetadataImage| {
+            changes.iter().map(|change| configs::alter(image, change, &self.config)).collect()
+        };
+        if validate_only {
+            return answers_only(decide(&self.image()));
+        }
+        match self.change(decide).await {
+            Ok(results) => results,
+            Err(error) => changes.iter().map(|_| Err(error.clone())).collect(),
+        }
     }
 
     /// Deletes topics, each for itself.
@@ -216,7 +278,7 @@ impl Controller {
         let node = self.config.flags.node_id;
         let decide = |image: &MetadataImage| {
             let records = decide::register(image, cluster_id, node, &info);
-            records.into_iter().map(|record| Ok((record, ()))).collect()
+            records.into_iter().map(|record| Ok((Some(record), ()))).collect()
         };
         self.change(decide).await?.into_iter().collect::<Result<(), _>>()?;
         Ok(self.image().cluster_id.clone())
@@ -233,14 +295,18 @@ impl Controller {
         let mut pending = Vec::new();
         for decision in decide(&self.image()) {
             pending.push(match decision {
-                Ok((record, answer)) => self.append(&record).await.map(|ack| (ack, answer)),
+                Ok((Some(record), answer)) => {
+                    self.append(&record).await.map(|ack| (Some(ack), answer))
+                }
+                Ok((None, answer)) => Ok((None, answer)),
                 Err(refused) => Err(refused),
             });
         }
         let mut results = Vec::with_capacity(pending.len());
         for pending in pending {
             results.push(match pending {
-                Ok((ack, answer)) => ack.await.map(|()| answer).map_err(refusal),
+                Ok((Some(ack), answer)) => ack.await.map(|()| answer).map_err(refusal),
+                Ok((None, answer)) => Ok(answer),
                 Err(error) => Err(error),
             });
         }
@@ -290,6 +356,15 @@ impl Controller {
         let appended = self.group_zero.append(&batch, Acks::All, now);
         appended.map(|appended| appended.ack).map_err(|refused| refusal(refused.code()))
     }
+}
+
+/// What would be answered, without anything being changed.
+fn answers_only<T>(decisions: Vec<Decision<T>>) -> Vec<Result<T, ControlError>> {
+    decisions.into_iter().map(|decision| decision.map(|(_, answer)| answer)).collect()
+}
+
+fn forget_ids(results: Vec<Result<TopicId, ControlError>>) -> Vec<Result<(), ControlError>> {
+    results.into_iter().map(|result| result.map(|_| ())).collect()
 }
 
 /// An error of group 0's log, as the controller's clients know it.

@@ -12,6 +12,7 @@ use vltava_storage::ids::ReplicaId;
 use super::records::MetadataRecord;
 use super::sharded::ShardedMap;
 use crate::config::layers::{Layers, Overrides};
+use crate::config::resource::ResourceKind;
 use crate::config::settings::Settings;
 
 /// The first replica id that a topic's partition gets. Smaller ones belong to the replicas of
@@ -46,6 +47,15 @@ pub struct BrokerInfo {
 pub struct PartitionImage {
     /// The target set of replicas, the preferred leader first.
     pub replicas: Vec<(ReplicaId, NodeId)>,
+}
+
+impl PartitionImage {
+    /// A partition with the replicas that a record names.
+    fn of(replicas: Vec<(u64, i32)>) -> Self {
+        let replicas = replicas.into_iter();
+        let replicas = replicas.map(|(replica, node)| (ReplicaId(replica), NodeId(node)));
+        Self { replicas: replicas.collect() }
+    }
 }
 
 /// One topic.
@@ -115,6 +125,8 @@ pub struct MetadataImage {
     pub broker_configs: Arc<BTreeMap<NodeId, Overrides>>,
     /// What is set at run time for all brokers, normalized.
     pub cluster_config: Arc<Overrides>,
+    /// What is set for groups and subscriptions to client metrics, normalized.
+    pub resource_configs: Arc<BTreeMap<(ResourceKind, String), Overrides>>,
     /// The offset after the last record that was applied.
     pub applied: Offset,
     topics: ShardedMap<TopicName, Arc<TopicImage>>,
@@ -133,6 +145,7 @@ impl Default for MetadataImage {
             next_producer_id: 0,
             broker_configs: Arc::default(),
             cluster_config: Arc::default(),
+            resource_configs: Arc::default(),
             applied: Offset::ZERO,
             topics: ShardedMap::default(),
             ids: ShardedMap::default(),
@@ -194,14 +207,17 @@ impl MetadataImage {
                 Arc::make_mut(&mut self.brokers).insert(NodeId(node), info);
             }
             MetadataRecord::Topic { name, id, partitions, config } => {
-                let replicas = |replicas: Vec<(u64, i32)>| PartitionImage {
-                    replicas: replicas
-                        .into_iter()
-                        .map(|(replica, node)| (ReplicaId(replica), NodeId(node)))
-                        .collect(),
-                };
-                let partitions = partitions.into_iter().map(replicas).collect();
+                let partitions = partitions.into_iter().map(PartitionImage::of).collect();
                 self.add_topic(TopicImage { name: name.into(), id, partitions, config })?;
+            }
+            MetadataRecord::Partitions { id, added } => {
+                let topic = self.topic_by_id(id).ok_or(Contradiction::NoTopic(id))?;
+                let mut topic = TopicImage::clone(topic);
+                let had = topic.partitions.len();
+                topic.partitions.extend(added.into_iter().map(PartitionImage::of));
+                self.take_replica_ids(&topic.partitions[had..]);
+                self.partitions += topic.partitions.len() - had;
+                self.topics.insert(topic.name.clone(), Arc::new(topic));
             }
             MetadataRecord::TopicConfig { id, config } => {
                 let topic = self.topic_by_id(id).ok_or(Contradiction::NoTopic(id))?;
@@ -214,6 +230,14 @@ impl MetadataImage {
             }
             MetadataRecord::BrokerConfig { node: None, config } => {
                 self.cluster_config = Arc::new(config);
+            }
+            MetadataRecord::ResourceConfig { kind, name, config } => {
+                let resources = Arc::make_mut(&mut self.resource_configs);
+                if config.is_empty() {
+                    resources.remove(&(kind, name));
+                } else {
+                    resources.insert((kind, name), config);
+                }
             }
             MetadataRecord::ProducerIds { next } => {
                 let had = self.next_producer_id;
@@ -241,10 +265,7 @@ impl MetadataImage {
             let name = topic.name.to_string();
             return Err(Contradiction::TopicExists { name, id: topic.id });
         }
-        let ids = topic.partitions.iter().flat_map(|partition| &partition.replicas);
-        if let Some(last) = ids.map(|&(replica, _)| replica.0).max() {
-            self.next_replica_id = self.next_replica_id.max(last + 1);
-        }
+        self.take_replica_ids(&topic.partitions);
         let name = topic.name.clone();
         if name.contains(['.', '_']) {
             self.folded.insert(fold(&name).into(), name.clone());
@@ -253,6 +274,14 @@ impl MetadataImage {
         self.ids.insert(topic.id, name.clone());
         self.topics.insert(name, Arc::new(topic));
         Ok(())
+    }
+
+    /// Replica ids never return: the next one is above all that were ever given.
+    fn take_replica_ids(&mut self, partitions: &[PartitionImage]) {
+        let ids = partitions.iter().flat_map(|partition| &partition.replicas);
+        if let Some(last) = ids.map(|&(replica, _)| replica.0).max() {
+            self.next_replica_id = self.next_replica_id.max(last + 1);
+        }
     }
 
     fn remove_topic(&mut self, id: TopicId) -> Result<(), Contradiction> {
@@ -313,6 +342,22 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_grows_behind_what_it_has() {
+        let mut image = MetadataImage::default();
+        apply(&mut image, topic("a", 1, &[1000, 1001])).unwrap();
+        let before = image.topic("a").unwrap().clone();
+        let added = vec![vec![(1002, 1)], vec![(1003, 2)]];
+        apply(&mut image, MetadataRecord::Partitions { id: id(1), added }).unwrap();
+        let grown = image.topic("a").unwrap();
+        assert_eq!(grown.partitions[..2], before.partitions);
+        assert_eq!(grown.partitions[3].replicas, [(ReplicaId(1003), NodeId(2))]);
+        assert_eq!((grown.id, before.partitions.len()), (id(1), 2));
+        assert_eq!((image.partition_count(), image.next_replica_id), (4, 1004));
+        apply(&mut image, MetadataRecord::TopicDeleted { id: id(1) }).unwrap();
+        assert_eq!(image.partition_count(), 0);
+    }
+
+    #[test]
     fn a_log_that_contradicts_itself_is_refused() {
         let mut image = MetadataImage::default();
         apply(&mut image, topic("a", 1, &[1000])).unwrap();
@@ -323,6 +368,7 @@ mod tests {
             topic("a", 2, &[1001]),
             topic("b", 1, &[1001]),
             MetadataRecord::TopicDeleted { id: id(9) },
+            MetadataRecord::Partitions { id: id(9), added: Vec::new() },
             MetadataRecord::TopicConfig { id: id(9), config: Overrides::new() },
             MetadataRecord::Cluster { id: "y".into() },
             MetadataRecord::ProducerIds { next: 1000 },

@@ -3,12 +3,15 @@
 //! Each topic is decided for itself; the answer comes when the records are committed and the
 //! partitions exist here. `validate_only` runs all checks and creates nothing. From version 5 on
 //! the answer holds the configuration in force, from 7 on the topic's id. A request's timeout ends
-//! the wait, not the creation.
+//! the wait, not the creation; without time nothing is begun. A name that the request holds more
+//! than once has one answer, behind the others (`ControllerApis.createTopics`).
+//!
+//! Differs from Kafka 4.3: of two names in one request that become the same in metrics (`a.b`,
+//! `a_b`) the second is refused, as it is when the first exists already.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use vltava_protocol::ErrorCode;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::ids::{NodeId, PartitionIndex};
 use vltava_protocol::messages::create_topics_request::CreatableTopic;
@@ -17,6 +20,7 @@ use vltava_protocol::messages::create_topics_response::{
 };
 use vltava_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, StrBytes};
 
+use super::control::{message, within};
 use super::describe_configs::topic_entries;
 use crate::config::layers::Layers;
 use crate::context::RequestContext;
@@ -31,41 +35,27 @@ pub async fn handle(cx: &RequestContext, request: CreateTopicsRequest) -> Create
     let topics: Vec<NewTopic> = request.topics.iter().map(new_topic).collect();
     let controller = Arc::clone(&node.controller);
     let creation = async move { controller.create_topics(topics, request.validate_only).await };
-    let late = || vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); request.topics.len()];
+    let late = || vec![Err(ControlError::TimedOut); request.topics.len()];
     let results = within(request.timeout_ms, creation).await.unwrap_or_else(late);
     let image = node.controller.image();
     let layers = image.layers(node.node_id, &node.config.settings);
-    let answer = |(topic, result): (&CreatableTopic, Result<CreatedTopic, ControlError>)| {
+    let mut answers = Vec::with_capacity(results.len());
+    let mut behind = Vec::new();
+    let mut seen = HashSet::new();
+    for (topic, result) in request.topics.iter().zip(results) {
         if let Err(error) = &result {
             cx.count(error.code());
         }
-        let answer = CreatableTopicResult::default().with_name(topic.name.clone());
-        answer_topic(answer, result, &layers, cx.api_version)
-    };
-    let answers = request.topics.iter().zip(results).map(answer).collect();
-    CreateTopicsResponse::default().with_topics(answers)
-}
-
-/// Waits for a change as long as the client does; one that gives no time waits for as long as it
-/// takes. The change is a task of its own, which runs to its end though nobody waits for it: what
-/// it has appended would otherwise be applied only by the next change. Its panic goes on here.
-pub(super) async fn within<T: Send + 'static>(
-    timeout_ms: i32,
-    change: impl Future<Output = T> + Send + 'static,
-) -> Option<T> {
-    let change = tokio::spawn(change);
-    let ended = match u64::try_from(timeout_ms) {
-        Ok(millis) if millis > 0 => {
-            tokio::time::timeout(Duration::from_millis(millis), change).await.ok()?
+        let is_behind = matches!(result, Err(ControlError::Duplicate(_) | ControlError::Reserved));
+        if !seen.insert(&topic.name) {
+            continue;
         }
-        _ => change.await,
-    };
-    match ended {
-        Ok(result) => Some(result),
-        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-        // The runtime ends, and takes the caller with it.
-        Err(_) => None,
+        let answer = CreatableTopicResult::default().with_name(topic.name.clone());
+        let answer = answer_topic(answer, result, &layers, cx.api_version);
+        if is_behind { behind.push(answer) } else { answers.push(answer) }
     }
+    answers.append(&mut behind);
+    CreateTopicsResponse::default().with_topics(answers)
 }
 
 /// The request's topic in the controller's words. Nothing of the request's frame is kept.
@@ -93,11 +83,11 @@ fn answer_topic(
     layers: &Layers<'_>,
     version: i16,
 ) -> CreatableTopicResult {
+    let answer = answer.with_error_message(None);
     let created = match result {
         Ok(created) => created,
         Err(error) => {
-            let message = StrBytes::from_string(error.to_string());
-            return answer.with_error_code(error.code().code()).with_error_message(Some(message));
+            return answer.with_error_code(error.code().code()).with_error_message(message(&error));
         }
     };
     if version < 5 {
@@ -167,25 +157,5 @@ mod tests {
             let response = CreateTopicsResponse::default().with_topics(vec![answer, refused]);
             encode_response(1, ApiKey::CreateTopics, version, &response).unwrap();
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_a_positive_timeout_ends_the_wait() {
-        assert_eq!(within(5, std::future::pending::<()>()).await, None);
-        for millis in [0, -1, i32::MAX] {
-            let work = tokio::time::sleep(Duration::from_secs(1));
-            assert_eq!(within(millis, work).await, Some(()));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_ends_though_nobody_waits_for_it() {
-        let (ended, told) = tokio::sync::oneshot::channel();
-        let change = async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            ended.send(()).unwrap();
-        };
-        assert_eq!(within(5, change).await, None);
-        assert_eq!(told.await, Ok(()));
     }
 }

@@ -1,8 +1,11 @@
 //! `DeleteTopics` (key 20), versions 1-6: by name, from version 6 on by id too.
 //!
 //! Each topic is decided for itself; the answer comes when the records are committed and the local
-//! replicas are gone. A request's timeout ends the wait, not the deletion.
+//! replicas are gone. A request's timeout ends the wait, not the deletion; without time nothing is
+//! begun. A topic that the request names more than once has one answer
+//! (`ControllerApis.deleteTopics`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use vltava_protocol::ErrorCode;
@@ -11,7 +14,7 @@ use vltava_protocol::ids::TopicId;
 use vltava_protocol::messages::delete_topics_response::DeletableTopicResult;
 use vltava_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, StrBytes};
 
-use super::create_topics::within;
+use super::control::{message, within};
 use crate::context::RequestContext;
 use crate::controller::decide::{ControlError, TopicRef};
 
@@ -25,24 +28,30 @@ pub async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> Delete
     let count = named.len();
     let controller = Arc::clone(&cx.node.controller);
     let deletion = async move { controller.delete_topics(named).await };
-    let late = || vec![Err(ControlError::Log(ErrorCode::RequestTimedOut)); count];
+    let late = || vec![Err(ControlError::TimedOut); count];
     let mut results = within(request.timeout_ms, deletion).await.unwrap_or_else(late).into_iter();
-    let answers = asked.into_iter().map(|topic| {
+    let mut answers: Vec<DeletableTopicResult> = Vec::with_capacity(asked.len());
+    let mut told = HashSet::new();
+    for topic in asked {
         let answer = match topic {
             Ok(topic) => {
                 let result = results.next().expect("a result for each topic");
+                // The answer to the topic's name stands for its id as well.
+                let is_told = matches!(&topic, TopicRef::Id(_))
+                    && matches!(result, Err(ControlError::NameAndId(_)));
+                if is_told || !told.insert(topic.clone()) {
+                    continue;
+                }
                 answer(&topic, result.map(|(name, id)| (name.to_string(), id)), cx.api_version)
             }
             Err(refused) => refused,
         };
-        if let Some(code) = ErrorCode::from_code(answer.error_code)
-            && code != ErrorCode::None
-        {
+        if let Some(code) = ErrorCode::from_code(answer.error_code) {
             cx.count(code);
         }
-        answer
-    });
-    DeleteTopicsResponse::default().with_responses(answers.collect())
+        answers.push(answer);
+    }
+    DeleteTopicsResponse::default().with_responses(answers)
 }
 
 /// The topics of a request, or the answer to one that is not named by just one of name and id.
@@ -59,9 +68,9 @@ fn asked(request: &DeleteTopicsRequest) -> Vec<Result<TopicRef, DeletableTopicRe
             .with_topic_id(topic.topic_id);
         match (&topic.name, TopicId(topic.topic_id)) {
             (Some(name), TopicId::ZERO) => Ok(TopicRef::Name(name.to_string())),
-            (None, TopicId::ZERO) => refuse(answer, "neither topic name nor id was given"),
+            (None, TopicId::ZERO) => refuse(answer, "Neither topic name nor id were specified."),
             (None, id) => Ok(TopicRef::Id(id)),
-            (Some(_), _) => refuse(answer, "topic name and id must not both be given"),
+            (Some(_), _) => refuse(answer, "You may not specify both topic name and topic id."),
         }
     });
     names.chain(topics).collect()
@@ -85,9 +94,13 @@ fn answer(
             };
             let answer = DeletableTopicResult::default()
                 .with_error_code(code.code())
-                .with_error_message(Some(StrBytes::from_string(error.to_string())));
+                .with_error_message(message(&error));
             match topic {
-                TopicRef::Name(name) => answer.with_name(named(name.clone())),
+                TopicRef::Name(name) => {
+                    let id =
+                        if let ControlError::NameAndId(id) = error { id } else { TopicId::ZERO };
+                    answer.with_name(named(name.clone())).with_topic_id(id.0)
+                }
                 TopicRef::Id(id) => answer.with_name(None).with_topic_id(id.0),
             }
         }

@@ -53,9 +53,10 @@ pub async fn handle(
 fn refusal(endpoint_type: i8) -> Option<(ErrorCode, &'static str)> {
     match endpoint_type {
         BROKERS => None,
-        CONTROLLERS => {
-            Some((ErrorCode::MismatchedEndpointType, "this endpoint describes brokers only"))
-        }
+        CONTROLLERS => Some((
+            ErrorCode::MismatchedEndpointType,
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER",
+        )),
         _ => Some((ErrorCode::UnsupportedEndpointType, "unknown kind of endpoint")),
     }
 }

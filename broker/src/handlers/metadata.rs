@@ -33,7 +33,7 @@ pub const API: Api = Api::new(ApiKey::Metadata, 0..=13);
 
 /// All operations on a topic: read, write, create, delete, alter, describe, describe and alter
 /// configs (bits by `AclOperation` code).
-const TOPIC_OPERATIONS: i32 =
+pub(super) const TOPIC_OPERATIONS: i32 =
     1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 /// All operations on the cluster: create, alter, describe, cluster action, describe and alter
 /// configs, idempotent write.
@@ -50,7 +50,7 @@ pub async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataRe
         for (name, result) in missing.into_iter().zip(results) {
             match result {
                 // An illegal name is told from one that does not exist when it is described.
-                Ok(()) | Err(ControlError::Name(_)) => {}
+                Ok(()) | Err(ControlError::Name(..)) => {}
                 Err(error) => warn!(topic = name, %error, "topic is not created automatically"),
             }
         }
@@ -94,13 +94,7 @@ fn describe(
     version: i16,
     leadership: &dyn Fn(&TopicImage, PartitionIndex) -> Leadership,
 ) -> MetadataResponse {
-    let found = |topic: &TopicImage| {
-        let mut described = describe_topic(image, topic, leadership);
-        if request.include_topic_authorized_operations {
-            described.topic_authorized_operations = TOPIC_OPERATIONS;
-        }
-        described
-    };
+    let found = |topic: &TopicImage| describe_topic(image, topic, leadership);
     let asked = |topic: &MetadataRequestTopic| describe_asked(image, topic, version, &found);
     let topics = match (&request.topics, refusal(request, version)) {
         (Some(topics), Some(code)) => once_each(topics)
@@ -111,6 +105,12 @@ fn describe(
         }
         _ => image.topics().map(|topic| found(topic)).collect(),
     };
+    let mut topics: Vec<MetadataResponseTopic> = topics;
+    if request.include_topic_authorized_operations {
+        for topic in &mut topics {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
     let mut response = MetadataResponse::default()
         .with_topics(topics)
         .with_cluster_id(Some(StrBytes::from_string(image.cluster_id.clone())));
@@ -203,7 +203,7 @@ fn describe_topic(
 }
 
 /// What this node knows of a partition's leader.
-fn leadership(node: &Node, topic: &TopicImage, index: PartitionIndex) -> Leadership {
+pub(super) fn leadership(node: &Node, topic: &TopicImage, index: PartitionIndex) -> Leadership {
     let unknown =
         Leadership { epoch: vltava_protocol::ids::LeaderEpoch::NONE, ..Leadership::UNKNOWN };
     node.partitions.get_by_id(topic.id, index).map_or(unknown, |local| local.leadership())

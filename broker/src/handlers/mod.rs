@@ -31,16 +31,29 @@ use crate::producer_ids::ProducerIds;
 use crate::request_memory::RequestMemory;
 use crate::server::{Limits, Peer, Server, Shutdown};
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod config_changes;
+pub mod control;
+pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_quorum;
+pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod leader;
+pub mod list_config_resources;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
@@ -114,10 +127,21 @@ pub static HANDLERS: &[Handler] = &[
     exclusive!(api_versions),
     exclusive!(create_topics),
     exclusive!(delete_topics),
+    exclusive!(create_partitions),
+    exclusive!(delete_records),
     exclusive!(init_producer_id),
     exclusive!(offset_for_leader_epoch),
     exclusive!(describe_configs),
+    exclusive!(alter_configs),
+    exclusive!(incremental_alter_configs),
+    exclusive!(list_config_resources),
     exclusive!(describe_cluster),
+    exclusive!(describe_topic_partitions),
+    exclusive!(describe_log_dirs),
+    exclusive!(describe_producers),
+    exclusive!(describe_quorum),
+    exclusive!(elect_leaders),
+    exclusive!(list_partition_reassignments),
 ];
 
 /// The handler of a key, if it serves this version.

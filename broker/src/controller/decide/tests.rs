@@ -1,5 +1,8 @@
 //! Tables of requests and the errors of Kafka's that they must meet.
 
+use std::collections::BTreeSet;
+
+use vltava_protocol::ErrorCode;
 use vltava_protocol::ids::Offset;
 
 use super::*;
@@ -44,7 +47,7 @@ fn create(
         .into_iter()
         .map(|decision| match decision {
             Ok((record, created)) => {
-                image.apply(image.applied, record).unwrap();
+                image.apply(image.applied, record.unwrap()).unwrap();
                 Ok(created)
             }
             Err(error) => {
@@ -179,6 +182,80 @@ fn defaults_and_replica_ids_are_filled_in() {
     assert_eq!(b.partition(PartitionIndex(-1)), None);
 }
 
+fn grow(image: &mut MetadataImage, topics: &[MorePartitions]) -> Vec<Result<usize, ErrorCode>> {
+    create_partitions(image, topics)
+        .into_iter()
+        .map(|decision| match decision {
+            Ok((record, id)) => {
+                image.apply(image.applied, record.unwrap()).unwrap();
+                Ok(image.topic_by_id(id).unwrap().partitions.len())
+            }
+            Err(error) => Err(error.code()),
+        })
+        .collect()
+}
+
+fn more(topic: &str, count: i32, assignments: Option<&[&[i32]]>) -> MorePartitions {
+    let nodes = |nodes: &&[i32]| nodes.iter().map(|&node| NodeId(node)).collect();
+    let assignments = assignments.map(|all| all.iter().map(nodes).collect());
+    MorePartitions { topic: topic.into(), count, assignments }
+}
+
+#[test]
+fn growth_is_refused_with_kafka_s_errors() {
+    use ErrorCode::{
+        InvalidPartitions, InvalidReplicaAssignment, UnknownServerError, UnknownTopicOrPartition,
+    };
+    for (wanted, expected) in [
+        (more("nobody", 3, None), UnknownTopicOrPartition),
+        (more("a b", 3, None), UnknownTopicOrPartition),
+        (more("t", 2, None), InvalidPartitions),
+        (more("t", 1, None), InvalidPartitions),
+        (more("t", 0, None), InvalidPartitions),
+        (more("t", i32::MIN, None), InvalidPartitions),
+        (more("t", 10_003, None), UnknownServerError),
+        (more("t", i32::MAX, None), UnknownServerError),
+        (more("t", 4, Some(&[&[1, 2]])), InvalidReplicaAssignment),
+        (more("t", 4, Some(&[])), InvalidReplicaAssignment),
+        (more("t", 3, Some(&[&[]])), InvalidReplicaAssignment),
+        (more("t", 3, Some(&[&[1]])), InvalidReplicaAssignment),
+        (more("t", 3, Some(&[&[1, 9]])), InvalidReplicaAssignment),
+        (more("t", 3, Some(&[&[2, 2]])), InvalidReplicaAssignment),
+    ] {
+        let mut image = image(3);
+        create(&mut image, &[counts("t", 2, 2)], &[])[0].as_ref().unwrap();
+        assert_eq!(grow(&mut image, std::slice::from_ref(&wanted)), [Err(expected)], "{wanted:?}");
+    }
+}
+
+#[test]
+fn a_grown_topic_keeps_its_replication_and_its_partitions() {
+    let mut image = image(3);
+    create(&mut image, &[counts("t", 2, 2), counts("u", 1, 1)], &[]);
+    let before = image.topic("t").unwrap().clone();
+    let wanted = [more("t", 6, None), more("u", 3, Some(&[&[3], &[2]]))];
+    assert_eq!(grow(&mut image, &wanted), [Ok(6), Ok(3)]);
+    let after = image.topic("t").unwrap();
+    assert_eq!(after.partitions[..2], before.partitions);
+    assert!(after.partitions.iter().all(|partition| partition.replicas.len() == 2));
+    let u = &image.topic("u").unwrap().partitions;
+    assert_eq!((u[1].replicas[0].1, u[2].replicas[0].1), (NodeId(3), NodeId(2)));
+    let replicas = image.topics().flat_map(|topic| &topic.partitions).flat_map(|p| &p.replicas);
+    let ids: BTreeSet<_> = replicas.map(|(replica, _)| *replica).collect();
+    assert_eq!(ids.len(), 6 * 2 + 3, "no replica id is given twice");
+}
+
+#[test]
+fn growths_of_one_request_share_the_limit_and_each_name_counts_once() {
+    let mut image = image(1);
+    create(&mut image, &[counts("t", 1, 1), counts("u", 1, 1), counts("v", 1, 1)], &[]);
+    let wanted =
+        [more("t", 9001, None), more("u", 9001, None), more("v", 2, None), more("v", 3, None)];
+    let twice = Err(ErrorCode::InvalidRequest);
+    let expected = [Ok(9001), Err(ErrorCode::UnknownServerError), twice, twice];
+    assert_eq!(grow(&mut image, &wanted), expected);
+}
+
 #[test]
 fn internal_topics_bring_their_own_settings() {
     let mut image = image(1);
@@ -217,7 +294,9 @@ fn deletion_finds_topics_by_name_and_id() {
         ]
     );
     let twice = Err(ErrorCode::InvalidRequest);
-    assert_eq!(delete(&[name("b"), TopicRef::Id(b)], &[]), [twice.clone(), twice]);
+    assert_eq!(delete(&[name("b"), TopicRef::Id(b)], &[]), [twice.clone(), twice.clone()]);
+    assert_eq!(delete(&[name("c"), name("c")], &[]), [twice.clone(), twice.clone()]);
+    assert_eq!(delete(&[TopicRef::Id(b), TopicRef::Id(b)], &[]), [twice.clone(), twice]);
     assert_eq!(
         delete(&[name("a")], &["delete.topic.enable=false"]),
         [Err(ErrorCode::TopicDeletionDisabled)]
@@ -228,10 +307,10 @@ fn deletion_finds_topics_by_name_and_id() {
 fn producer_ids_come_in_blocks_until_they_run_out() {
     let mut image = MetadataImage::default();
     let (record, first) = allocate_producer_ids(&image).unwrap();
-    image.apply(Offset(0), record).unwrap();
+    image.apply(Offset(0), record.unwrap()).unwrap();
     let (record, second) = allocate_producer_ids(&image).unwrap();
     assert_eq!((first, second), (0..1000, 1000..2000));
-    image.apply(Offset(1), record).unwrap();
+    image.apply(Offset(1), record.unwrap()).unwrap();
     let last = MetadataRecord::ProducerIds { next: i64::MAX - 3 };
     image.apply(Offset(2), last).unwrap();
     assert_eq!(allocate_producer_ids(&image), Err(ControlError::NoProducerIds));
