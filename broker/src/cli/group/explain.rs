@@ -136,8 +136,8 @@ fn print_members(
             lag.partitions.to_string(),
             lag.lag_records.to_string(),
             or_dash(lag.lag_ms.map(when::show_ms)),
-            lag.waited_for.to_string(),
-            lag.disturbed.to_string(),
+            or_dash(has_history.then_some(lag.waited_for)),
+            or_dash(has_history.then_some(lag.disturbed)),
         ]
     };
     let header =
