@@ -336,3 +336,6 @@ impl GroupShard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,11 @@ impl<K: Ord + Clone, V: Clone> Overlay<K, V> {
         !self.appends.is_empty()
     }
 
+    /// The keys that are changed and not committed.
+    pub fn pending_keys(&self) -> impl Iterator<Item = &K> {
+        self.pending.keys()
+    }
+
     /// The committed entries, by key.
     pub fn iter_committed(&self) -> impl Iterator<Item = (&K, &V)> {
         self.committed.iter()

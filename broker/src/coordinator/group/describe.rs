@@ -44,9 +44,10 @@ impl GroupShard {
         }
         // A group whose deletion is not committed is in the committed part alone.
         let mut ids: Vec<&GroupId> = self.groups.keys().collect();
-        let committed = self.ledger.metadata.iter_committed().map(|(group_id, _)| group_id);
-        ids.extend(committed.filter(|group_id| !self.groups.contains_key(*group_id)));
+        ids.extend(self.ledger.metadata.pending_keys());
+        ids.extend(self.ledger.offsets.pending_keys().map(|key| &key.group_id));
         ids.sort_unstable();
+        ids.dedup();
         let groups = ids.into_iter().filter_map(|group_id| self.committed_group(group_id));
         let groups = groups.filter(|group| wanted(&request.states, group.state().name()));
         let list = |group: Cow<'_, ClassicGroup>| ListedGroup {
