@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use vltava_protocol::ErrorCode;
 use vltava_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicName};
 
+use crate::coordinator::group::classic::ClassicGroup;
 use crate::coordinator::group::ids::{GroupId, MemberId};
 use crate::coordinator::group::records::GroupRecord;
 use crate::coordinator::group::request::*;
@@ -175,7 +176,7 @@ impl Scene {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) -> Vec<String> {
-        for (id, member) in self.shard.groups().flat_map(|group| group.members()) {
+        for (id, member) in self.shard.groups().flat_map(ClassicGroup::members) {
             self.names.entry(id.clone()).or_insert_with(|| member.client.id.to_string());
         }
         let mut told = Vec::new();
@@ -311,7 +312,7 @@ impl Scene {
                 codes.collect::<Vec<_>>().join(",")
             }
             GroupResponse::OffsetCommit(topics) | GroupResponse::OffsetDelete(topics) => {
-                each(&topics, |code| code.to_string())
+                each(&topics, ToString::to_string)
             }
             GroupResponse::OffsetFetch(topics) => each(&topics, |fetched| {
                 let metadata = if fetched.metadata.is_empty() { "" } else { ":" };
@@ -345,7 +346,7 @@ impl Scene {
             self.name(&join.leader)
         );
         if !members.is_empty() {
-            told += &format!(" members={}", members.join(","));
+            told = format!("{told} members={}", members.join(","));
         }
         if join.skip_assignment {
             told += " skip";
