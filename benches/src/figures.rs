@@ -5,22 +5,18 @@
 //! processes started here are ended, each by its handle.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, io, thread};
 
 use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
-use tempfile::TempDir;
 use vltava_benches::fixtures;
 use vltava_protocol::record::compression::Codec;
 
-mod broker;
-mod client;
-
-use broker::Broker;
-use client::Client;
+use crate::client::Client;
+use crate::error::BenchError;
+use crate::vltava::{Broker, find_or_build, scratch};
 
 /// How long a broker is left alone before its idle memory and processor time are read.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -48,45 +44,6 @@ pub(crate) struct Options {
     /// The broker to measure; by default `vltava` beside this program, built if it is not there.
     #[arg(long)]
     broker: Option<PathBuf>,
-}
-
-/// Why nothing could be measured.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FigureError {
-    /// The operating system refused something.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The broker could not be built.
-    #[error("cargo could not build the broker")]
-    Build,
-    /// The broker did not say that it is ready.
-    #[error("the broker is not ready, it said: {said}")]
-    NotReady {
-        /// Its last words.
-        said: String,
-    },
-    /// The broker answered with an error.
-    #[error("{what} was refused with error code {code}")]
-    Refused {
-        /// What was asked for.
-        what: &'static str,
-        /// Kafka's error code.
-        code: i16,
-    },
-    /// The broker's answer is not what the protocol says.
-    #[error("malformed answer to {0}")]
-    Malformed(&'static str),
-}
-
-/// Adds what was tried to an error of the operating system.
-fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> FigureError {
-    let what = what.into();
-    move |source| FigureError::Io { what, source }
 }
 
 /// One line of the result.
@@ -120,7 +77,7 @@ impl Figures {
 }
 
 /// Measures everything and prints it.
-pub(crate) fn run(options: &Options) -> Result<(), FigureError> {
+pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     let binary = match &options.broker {
         Some(path) => path.clone(),
         None => find_or_build()?,
@@ -137,33 +94,6 @@ pub(crate) fn run(options: &Options) -> Result<(), FigureError> {
     Ok(())
 }
 
-fn find_or_build() -> Result<PathBuf, FigureError> {
-    let own = env::current_exe().map_err(io_error("cannot find this program"))?;
-    let path = own.with_file_name("vltava");
-    if !path.exists() {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-        cargo.args(["build", "--release", "--package", "vltava", "--bin", "vltava"]);
-        cargo.arg("--manifest-path").arg(manifest);
-        // Where this program lies tells the target directory, whatever the environment says.
-        if let Some(target) = own.parent().and_then(Path::parent) {
-            cargo.arg("--target-dir").arg(target);
-        }
-        let status = cargo.status().map_err(io_error("cannot run cargo"))?;
-        if !status.success() {
-            return Err(FigureError::Build);
-        }
-    }
-    Ok(path)
-}
-
-/// A directory beside this program: temporary directories may lie in memory.
-fn scratch() -> Result<TempDir, FigureError> {
-    let own = env::current_exe().map_err(io_error("cannot find this program"))?;
-    let dir = own.parent().unwrap_or(Path::new("."));
-    TempDir::with_prefix_in("figures-", dir).map_err(io_error("cannot make a scratch directory"))
-}
-
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -173,15 +103,15 @@ fn one_record() -> Bytes {
 }
 
 /// An empty directory: start, first record, memory.
-fn fresh(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), FigureError> {
+fn fresh(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), BenchError> {
     let (mut ready, mut worked) = (Vec::new(), Vec::new());
     let (mut acknowledged, mut memory) = (Vec::new(), Vec::new());
     for _ in 0..options.runs {
         let dir = scratch()?;
         let started = Instant::now();
-        let broker = Broker::start(binary, dir.path())?;
+        let broker = Broker::start(binary, dir.path(), &[])?;
         ready.push(milliseconds(started.elapsed()));
-        worked.push(milliseconds(broker.processor_time_of_threads()?));
+        worked.push(milliseconds(broker.processor_time()?));
         let mut client = Client::connect(broker.address())?;
         client.create_topic("first", 1)?;
         client.produce("first", &one_record())?;
@@ -203,10 +133,10 @@ fn many_partitions(
     binary: &Path,
     options: &Options,
     figures: &mut Figures,
-) -> Result<(), FigureError> {
+) -> Result<(), BenchError> {
     let dir = scratch()?;
     let count = options.partitions;
-    let mut broker = Broker::start(binary, dir.path())?;
+    let mut broker = Broker::start(binary, dir.path(), &[])?;
     let mut client = Client::connect(broker.address())?;
     let started = Instant::now();
     for number in 0..count {
@@ -229,9 +159,9 @@ fn many_partitions(
     for _ in 0..options.runs {
         broker.kill()?;
         let started = Instant::now();
-        broker = Broker::start(binary, dir.path())?;
+        broker = Broker::start(binary, dir.path(), &[])?;
         ready.push(milliseconds(started.elapsed()));
-        worked.push(milliseconds(broker.processor_time_of_threads()?));
+        worked.push(milliseconds(broker.processor_time()?));
         let mut client = Client::connect(broker.address())?;
         client.produce(&format!("topic-{:06}", count - 1), &one_record())?;
         acknowledged.push(milliseconds(started.elapsed()));
@@ -248,9 +178,9 @@ fn many_partitions(
 }
 
 /// As many partitions in one request.
-fn one_topic(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), FigureError> {
+fn one_topic(binary: &Path, options: &Options, figures: &mut Figures) -> Result<(), BenchError> {
     let dir = scratch()?;
-    let broker = Broker::start(binary, dir.path())?;
+    let broker = Broker::start(binary, dir.path(), &[])?;
     let mut client = Client::connect(broker.address())?;
     let started = Instant::now();
     client.create_topic("wide", options.partitions)?;

@@ -87,12 +87,26 @@ pub fn rules() -> ValidationRules {
 /// # Panics
 /// Never: the request is well formed.
 pub fn produce_frame(topic: &str, batch: &Bytes, correlation_id: i32) -> Bytes {
-    let partition = PartitionProduceData::default().with_index(0).with_records(Some(batch.clone()));
+    produce_frame_to((topic, 0), -1, batch, correlation_id)
+}
+
+/// The same for any partition and any `acks`, as on the wire.
+///
+/// # Panics
+/// Never: the request is well formed.
+pub fn produce_frame_to(
+    (topic, partition): (&str, i32),
+    acks: i16,
+    batch: &Bytes,
+    correlation_id: i32,
+) -> Bytes {
+    let data = PartitionProduceData::default();
+    let data = data.with_index(partition).with_records(Some(batch.clone()));
     let topic = TopicProduceData::default()
         .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
-        .with_partition_data(vec![partition]);
+        .with_partition_data(vec![data]);
     let request = ProduceRequest::default()
-        .with_acks(-1)
+        .with_acks(acks)
         .with_timeout_ms(30_000)
         .with_topic_data(vec![topic]);
     request_frame(ApiKey::Produce, PRODUCE_VERSION, correlation_id, &request)

@@ -5,8 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod client;
+mod compare;
+mod error;
 mod figures;
+mod process;
 mod table;
+mod vltava;
 
 /// Measures Vltava.
 #[derive(Debug, Parser)]
@@ -18,6 +23,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Vltava beside Apache Kafka under the same loads; writes `benches/results`.
+    Compare(compare::Options),
     /// Start-up, recovery, memory and idle processor time of one broker, beside their bars.
     Figures(figures::Options),
     /// What the last `cargo bench` measured, best and median sample, limits and ours together.
@@ -26,6 +33,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Compare(options) => compare::run(&options).map_err(|error| error.to_string()),
         Command::Figures(options) => figures::run(&options).map_err(|error| error.to_string()),
         Command::Table(options) => {
             table::run(&options).map_err(|error| format!("cannot read criterion's files: {error}"))

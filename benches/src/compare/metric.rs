@@ -1,0 +1,147 @@
+//! What is measured, in which unit, and what Vltava promises of it beside Apache Kafka.
+
+use serde::Serialize;
+
+/// One kind of figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) enum Metric {
+    /// Payload produced a second, as the client sees it.
+    Produced,
+    /// Processor time of the broker for a gibibyte of payload produced.
+    ProducedCost,
+    /// Payload consumed a second, all consumers together.
+    Consumed,
+    /// Processor time of the broker for a gibibyte of payload consumed.
+    ConsumedCost,
+    /// Half of the acknowledgments at a fixed rate came within.
+    AckP50,
+    /// 99 of 100 did.
+    AckP99,
+    /// 999 of 1,000 did.
+    AckP999,
+    /// All did.
+    AckMax,
+    /// From the moment a record was due to its arrival at a waiting consumer, 99 of 100.
+    ReceivedP99,
+    /// 999 of 1,000.
+    ReceivedP999,
+    /// Processor time of the broker for a thousand records at a fixed rate.
+    RecordsCost,
+    /// From the start of the process to the first acknowledged record.
+    ColdStart,
+    /// A topic of many, created one after another.
+    Creation,
+    /// Processor time while nothing happens.
+    Idle,
+    /// From a start after `kill -9` to the first acknowledged record.
+    Recovery,
+    /// The broker's own memory that is resident, after the load.
+    OwnMemory,
+    /// The most that ever was resident, pages of mapped files included.
+    PeakMemory,
+}
+
+/// What the ratio to Apache Kafka must be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) enum Bar {
+    /// At least this.
+    AtLeast(f64),
+    /// At most this.
+    AtMost(f64),
+}
+
+impl Bar {
+    /// Whether `ratio` is as promised.
+    pub(crate) fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Self::AtLeast(bar) => ratio >= bar,
+            Self::AtMost(bar) => ratio <= bar,
+        }
+    }
+}
+
+impl Bar {
+    /// The number.
+    pub(crate) fn value(self) -> f64 {
+        match self {
+            Self::AtLeast(bar) | Self::AtMost(bar) => bar,
+        }
+    }
+}
+
+impl std::fmt::Display for Bar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(bar) => write!(f, "≥ {bar}"),
+            Self::AtMost(bar) => write!(f, "≤ {bar}"),
+        }
+    }
+}
+
+impl Metric {
+    /// What it is called in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Produced => "produced",
+            Self::ProducedCost => "broker CPU, in",
+            Self::Consumed => "consumed",
+            Self::ConsumedCost => "broker CPU, out",
+            Self::AckP50 => "ack p50",
+            Self::AckP99 => "ack p99",
+            Self::AckP999 => "ack p99.9",
+            Self::AckMax => "ack max",
+            Self::ReceivedP99 => "received p99",
+            Self::ReceivedP999 => "received p99.9",
+            Self::RecordsCost => "broker CPU, in and out",
+            Self::ColdStart => "start to first ack",
+            Self::Creation => "a topic created",
+            Self::Idle => "idle CPU",
+            Self::Recovery => "kill -9 to first ack",
+            Self::OwnMemory => "own memory",
+            Self::PeakMemory => "peak RSS, maps included",
+        }
+    }
+
+    /// Its unit.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::Produced | Self::Consumed => "MB/s",
+            Self::ProducedCost | Self::ConsumedCost => "s/GiB",
+            Self::AckP50
+            | Self::AckP99
+            | Self::AckP999
+            | Self::AckMax
+            | Self::ReceivedP99
+            | Self::ReceivedP999
+            | Self::ColdStart
+            | Self::Creation
+            | Self::Recovery => "ms",
+            Self::RecordsCost => "ms/1000",
+            Self::Idle => "% of a core",
+            Self::OwnMemory | Self::PeakMemory => "MiB",
+        }
+    }
+
+    /// What we promise of the ratio to Apache Kafka, if anything.
+    pub(crate) fn bar(self) -> Option<Bar> {
+        match self {
+            Self::Produced | Self::Consumed => Some(Bar::AtLeast(0.95)),
+            Self::ProducedCost | Self::ConsumedCost => Some(Bar::AtMost(0.35)),
+            Self::AckP99 | Self::ReceivedP99 => Some(Bar::AtMost(0.5)),
+            Self::AckP999 | Self::ReceivedP999 => Some(Bar::AtMost(0.3)),
+            Self::ColdStart => Some(Bar::AtMost(0.05)),
+            Self::Recovery => Some(Bar::AtMost(0.2)),
+            Self::OwnMemory => Some(Bar::AtMost(0.1)),
+            Self::AckP50
+            | Self::AckMax
+            | Self::RecordsCost
+            | Self::Creation
+            | Self::Idle
+            | Self::PeakMemory => None,
+        }
+    }
+}
+
+/// One figure of one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sample(pub(crate) Metric, pub(crate) f64);
