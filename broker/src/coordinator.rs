@@ -13,3 +13,6 @@
 pub mod group;
 pub mod overlay;
 pub mod report;
+pub mod runtime;
+pub mod shard;
+pub mod snapshot;

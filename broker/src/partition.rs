@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{LeaderEpoch, NodeId, Offset, Timestamp, TopicId, TopicPartition};
@@ -93,6 +94,19 @@ pub struct Appended {
 /// Resolves when a batch is committed, or when nobody here will learn whether it is.
 #[derive(Debug)]
 pub struct AckFuture(Option<oneshot::Receiver<Result<(), ErrorCode>>>);
+
+impl AckFuture {
+    /// What it would resolve to, if that is known by now; to be asked until it is and not after.
+    /// Whoever [watches](Partition::watch) the partition is woken after it has become known.
+    pub fn outcome(&mut self) -> Option<Result<(), ErrorCode>> {
+        let Some(receiver) = &mut self.0 else { return Some(Ok(())) };
+        match receiver.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Closed) => Some(Err(ErrorCode::NotLeaderOrFollower)),
+        }
+    }
+}
 
 impl Future for AckFuture {
     type Output = Result<(), ErrorCode>;
@@ -289,8 +303,33 @@ impl Partition {
         acks: Acks,
         now: Timestamp,
     ) -> Result<Appended, AppendRefused> {
+        self.append_under(self.inner.lock(), batch, acks, now)
+    }
+
+    /// Like [`Partition::append`] with [`Acks::All`], but only while this node leads in `epoch`:
+    /// for whoever decided what to append from what was committed before that epoch. Leadership
+    /// that was lost and won again in between is another one.
+    pub fn append_in(
+        &self,
+        epoch: LeaderEpoch,
+        batch: &Validated,
+        now: Timestamp,
+    ) -> Result<Appended, AppendRefused> {
+        let inner = self.inner.lock();
+        if inner.replica.leading() != Some(epoch) {
+            return Err(ProposeRefused::NotLeader.into());
+        }
+        self.append_under(inner, batch, Acks::All, now)
+    }
+
+    fn append_under(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        batch: &Validated,
+        acks: Acks,
+        now: Timestamp,
+    ) -> Result<Appended, AppendRefused> {
         let mut output = Output::default();
-        let mut inner = self.inner.lock();
         let placed = inner.replica.append(&batch.batch, &batch.header, now, &mut output);
         let placed = match placed {
             Ok(placed) => placed,

@@ -235,6 +235,11 @@ impl Partitions {
         registry.topics.get(registry.names.get(&id)?)?.get(partition)
     }
 
+    /// The disk that they live on.
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Partition>> {
         self.registry.read().replicas.values().cloned().collect()

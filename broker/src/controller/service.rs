@@ -93,10 +93,23 @@ pub struct Controller {
     image: RwLock<Arc<MetadataImage>>,
     /// What was set at run time laid over `config`.
     effective: RwLock<Arc<BrokerConfig>>,
+    observers: Observers,
     /// Held while records are applied and the partitions follow; never over an await.
     applying: Mutex<()>,
     /// Held by the one change that is under way, over its awaits.
     changing: tokio::sync::Mutex<()>,
+}
+
+type Observer = Box<dyn Fn(&MetadataImage, &MetadataImage) + Send + Sync>;
+
+/// Who follows the image beside the partitions.
+#[derive(Default)]
+struct Observers(RwLock<Vec<Observer>>);
+
+impl std::fmt::Debug for Observers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} observers", self.0.read().len())
+    }
 }
 
 impl Controller {
@@ -114,6 +127,7 @@ impl Controller {
             effective: RwLock::new(config.clone()),
             config,
             image: RwLock::default(),
+            observers: Observers::default(),
             applying: Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
         }
@@ -158,6 +172,9 @@ impl Controller {
             }
             *self.image.write() = image.clone();
             self.partitions.reconcile(&image);
+            for observer in &*self.observers.0.read() {
+                observer(&published, &image);
+            }
         }
         Ok(())
     }
@@ -172,6 +189,18 @@ impl Controller {
                 tracing::error!(%error, "the configuration set at run time is not heeded");
             }
         }
+    }
+
+    /// Calls `observer` with the image before and the new one whenever one is published, once the
+    /// partitions have followed it and before whoever asked for the change is answered. At once,
+    /// too, with an empty image before, so that nothing is missed. It must not wait.
+    pub fn observe(
+        &self,
+        observer: impl Fn(&MetadataImage, &MetadataImage) + Send + Sync + 'static,
+    ) {
+        let _applying = self.applying.lock();
+        observer(&MetadataImage::default(), &self.image());
+        self.observers.0.write().push(Box::new(observer));
     }
 
     /// Creates topics, each for itself. With `validate_only` nothing is created, but everything

@@ -53,6 +53,7 @@ pub use self::records::GroupRecord;
 pub use self::request::GroupRequest;
 pub use self::response::GroupResponse;
 pub use super::overlay::Seq;
+pub use super::shard::Token;
 pub use wire::DecodeError;
 
 use self::classic::ClassicGroup;
@@ -62,32 +63,8 @@ use self::ledger::{AfterCommit, Ledger, Place};
 use self::summary::Counters;
 use self::timers::{Timer, Timers};
 
-/// Names one request that may be answered later. Chosen by the caller, never twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
-
 /// What a shard wants done, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Append these records as one batch. They are in the overlay already.
-    ///
-    /// If the log refuses them, the caller calls [`GroupShard::on_refused`] with this `seq` at
-    /// once and leaves out every later `Append` of the same call: the shard takes back everything
-    /// from `seq` on. Later `Reply`s stay good.
-    Append {
-        /// Its number, the last one's successor.
-        seq: Seq,
-        /// What to append.
-        records: Vec<GroupRecord>,
-    },
-    /// Answer a request. Everything that the answer depends on is committed.
-    Reply {
-        /// Which request.
-        token: Token,
-        /// The answer.
-        response: GroupResponse,
-    },
-}
+pub type Effect = super::shard::Effect<GroupRecord, GroupResponse>;
 
 /// The coordinator of the groups of one partition.
 #[derive(Debug)]
