@@ -67,6 +67,10 @@ pub trait Service: Send + 'static {
     /// wait until everything begun before it is done; it is then offered again, with `idle` true.
     /// With `idle` true it begins in any case.
     fn begin(&mut self, frame: &Bytes, idle: bool) -> Option<Boxed<Stage>>;
+
+    /// The client has ended its side: it will send nothing more. What waits for somebody else may
+    /// take that for its end; what is nearly done is answered all the same.
+    fn client_ended(&mut self) {}
 }
 
 /// How far a begun request has come.
@@ -433,7 +437,10 @@ where
         self.timers.receiving(self.incoming.awaits_client());
         match read {
             Poll::Pending => return false,
-            Poll::Ready(Ok(Read::End)) => self.ending = Some(Ended::ByClient),
+            Poll::Ready(Ok(Read::End)) => {
+                self.ending = Some(Ended::ByClient);
+                self.service.client_ended();
+            }
             Poll::Ready(Ok(Read::Some)) => self.timers.touch(),
             Poll::Ready(Err(error)) => self.lose(error),
         }

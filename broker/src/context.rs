@@ -19,7 +19,7 @@ use crate::fetch_sessions::FetchSessions;
 use crate::metrics::ApiMetrics;
 use crate::node::Node;
 use crate::producer_ids::ProducerIds;
-use crate::server::Shutdown;
+use crate::server::{Peer, Shutdown};
 
 /// What all connections of a node share beside the node itself; made once, by
 /// [`handlers::serve`](crate::handlers::serve).
@@ -52,6 +52,8 @@ pub struct RequestContext {
     pub client_id: Option<StrBytes>,
     /// Number of the connection since the start of the process.
     pub connection: u64,
+    /// The connection's other end: for handlers that wait for somebody else.
+    pub client: Arc<Peer>,
     /// Where the client is.
     pub peer: SocketAddr,
     /// The address it reached us at.

@@ -11,6 +11,7 @@
 //! committed, and what this leader has appended since.
 
 pub mod group;
+pub mod groups;
 pub mod overlay;
 pub mod report;
 pub mod runtime;

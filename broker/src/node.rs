@@ -34,6 +34,7 @@ use crate::config::broker::BrokerConfig;
 use crate::config::topic::TopicConfig;
 use crate::connection::DRAIN_MS_MAX;
 use crate::controller::service::{ApplyError, ControlError, Controller};
+use crate::coordinator::groups::Groups;
 use crate::handlers;
 use crate::metrics::{Metrics, RaftMetrics};
 use crate::partition::{Identity, Partition, Waiter};
@@ -120,6 +121,8 @@ pub struct Node {
     pub partitions: Arc<Partitions>,
     /// The cluster's metadata.
     pub controller: Arc<Controller>,
+    /// The coordinator of the groups whose partitions this node leads.
+    pub groups: Arc<Groups>,
     /// The cluster's id.
     pub cluster_id: String,
     /// This node's id.
@@ -232,13 +235,17 @@ impl Node {
             })]);
         }
 
-        let housekeeper = spawn_housekeeper(&config, partitions.clone(), clock.clone());
+        let groups = Groups::new(partitions.clone(), &clock, &config);
+        groups.observe(&controller);
+        let housekeeper =
+            spawn_housekeeper(&config, partitions.clone(), groups.clone(), clock.clone());
         let node = Arc::new(Self {
             node_id: flags.node_id,
             clock,
             metrics: metrics.clone(),
             partitions,
             controller,
+            groups,
             cluster_id,
             advertised,
             config: config.clone(),
@@ -283,6 +290,7 @@ impl RunningNode {
             admin.shutdown().await;
         }
         drop(housekeeper);
+        node.groups.runtime().shutdown().await;
         let ending = tokio::task::spawn_blocking(move || threads.close(&node.partitions));
         if let Err(failure) = ending.await {
             tracing::error!(%failure, "the node did not stop in order");
@@ -500,6 +508,7 @@ impl Drop for Housekeeper {
 fn spawn_housekeeper(
     config: &BrokerConfig,
     partitions: Arc<Partitions>,
+    groups: Arc<Groups>,
     clock: Arc<Clock>,
 ) -> Housekeeper {
     let every = Duration::from_millis(config.log_retention_check_interval_ms.unsigned_abs());
@@ -507,8 +516,11 @@ fn spawn_housekeeper(
         let mut interval = tokio::time::interval(every);
         loop {
             interval.tick().await;
-            let (partitions, now) = (partitions.clone(), clock.now());
-            let work = tokio::task::spawn_blocking(move || partitions.housekeep(now));
+            let (partitions, groups, now) = (partitions.clone(), groups.clone(), clock.now());
+            let work = tokio::task::spawn_blocking(move || {
+                partitions.housekeep(now);
+                groups.runtime().housekeep();
+            });
             if let Err(failure) = work.await {
                 tracing::error!(%failure, "housekeeping failed");
             }

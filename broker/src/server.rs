@@ -57,6 +57,8 @@ pub struct Peer {
     /// The address it reached us at.
     pub local: SocketAddr,
     client_id: OnceLock<Box<str>>,
+    /// Whether the client has ended its side.
+    ended: watch::Sender<bool>,
 }
 
 /// Tells everything begun that the server wants to end. Clones are cheap.
@@ -85,7 +87,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 impl Peer {
     /// A peer whose client id is not known yet.
     pub fn new(connection: u64, addr: SocketAddr, local: SocketAddr) -> Self {
-        Self { connection, addr, local, client_id: OnceLock::new() }
+        let ended = watch::Sender::new(false);
+        Self { connection, addr, local, client_id: OnceLock::new(), ended }
     }
 
     /// Remembers the client id of the first request that names one.
@@ -94,6 +97,17 @@ impl Peer {
             let shown: String = client_id.chars().take(CLIENT_ID_CHARS_MAX).collect();
             let _ = self.client_id.set(shown.into());
         }
+    }
+
+    /// Remembers that the client has ended its side.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Completes when the client has ended its side.
+    pub async fn ended(&self) {
+        // The sender lives as long as this.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     /// The client id, or nothing.

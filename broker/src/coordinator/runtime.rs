@@ -183,6 +183,15 @@ impl<S: Shard> Runtime<S> {
     }
 }
 
+impl<S: Shard> Drop for Runtime<S> {
+    /// A start that fails half-way leaves no keeper behind.
+    fn drop(&mut self) {
+        for keeper in self.keepers.get_mut() {
+            keeper.abort();
+        }
+    }
+}
+
 impl<S: Shard> std::fmt::Debug for Runtime<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runtime").field("topic", &self.topic).finish_non_exhaustive()

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::frame::{HeadError, RequestHead, parse_head};
-use vltava_protocol::messages::{Decodable, StrBytes, decode_request};
+use vltava_protocol::messages::{RequestBody, StrBytes, decode_request};
 
 use crate::connection::{Boxed, CloseCause, ConnectionConfig, Reply, Service, Stage};
 use crate::context::{RequestContext, Shared};
@@ -37,10 +37,12 @@ pub mod config_changes;
 pub mod control;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;
@@ -48,15 +50,24 @@ pub mod describe_topic_partitions;
 pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
+mod groups;
+pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod join_group;
 pub mod leader;
+pub mod leave_group;
 pub mod list_config_resources;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 /// One API: what is served, and how.
 #[derive(Debug)]
@@ -123,7 +134,17 @@ pub static HANDLERS: &[Handler] = &[
     decoding!(fetch),
     exclusive!(list_offsets),
     exclusive!(metadata),
+    overlapping!(offset_commit),
+    exclusive!(offset_fetch),
     exclusive!(find_coordinator),
+    overlapping!(join_group),
+    exclusive!(heartbeat),
+    exclusive!(leave_group),
+    overlapping!(sync_group),
+    exclusive!(describe_groups),
+    exclusive!(list_groups),
+    exclusive!(delete_groups),
+    exclusive!(offset_delete),
     exclusive!(api_versions),
     exclusive!(create_topics),
     exclusive!(delete_topics),
@@ -156,7 +177,7 @@ pub fn name_of(api_key: i16) -> Option<&'static str> {
     HANDLERS.iter().any(|handler| handler.api.key as i16 == api_key).then_some(known.name)
 }
 
-fn decode<R: Decodable>(cx: &RequestContext, body: Bytes) -> Result<R, Reply> {
+fn decode<R: RequestBody>(cx: &RequestContext, body: Bytes) -> Result<R, Reply> {
     decode_request(body, cx.body_version())
         .map_err(|error| Reply::Close(CloseCause::Malformed(format!("{:?}: {error}", cx.api))))
 }
@@ -227,6 +248,10 @@ impl Service for Router {
         }
         Some((handler.begin)(self.context(handler, head), body))
     }
+
+    fn client_ended(&mut self) {
+        self.peer.end();
+    }
 }
 
 impl Router {
@@ -240,6 +265,7 @@ impl Router {
             correlation_id: head.correlation_id,
             client_id: head.client_id.as_ref().map(unshared),
             connection: self.peer.connection,
+            client: Arc::clone(&self.peer),
             peer: self.peer.addr,
             local: self.peer.local,
             shutdown: self.shutdown.clone(),

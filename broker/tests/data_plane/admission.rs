@@ -8,8 +8,8 @@ use vltava_protocol::messages::create_topics_request::CreatableTopic;
 use vltava_protocol::messages::metadata_request::MetadataRequestTopic;
 use vltava_protocol::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse,
-    MetadataRequest, MetadataResponse, StrBytes, TransactionalId,
+    InitProducerIdRequest, InitProducerIdResponse, MetadataRequest, MetadataResponse, StrBytes,
+    TransactionalId,
 };
 
 use crate::node::TestNode;
@@ -144,30 +144,6 @@ async fn producer_ids_are_never_given_twice() {
             .with_transaction_timeout_ms(1000);
         let response: InitProducerIdResponse = wire.call(ApiKey::InitProducerId, 4, &request).await;
         assert_eq!((response.error_code, response.producer_id.0), (code, -1));
-    }
-}
-
-#[tokio::test]
-async fn no_coordinator_is_available_in_any_version() {
-    let node = TestNode::start().await;
-    let mut wire = node.connect().await;
-    for version in 0..=6 {
-        let key = StrBytes::from_static_str("group");
-        let request = FindCoordinatorRequest::default();
-        let request = if version < 4 {
-            request.with_key(key.clone())
-        } else {
-            request.with_coordinator_keys(vec![key.clone()])
-        };
-        let response: FindCoordinatorResponse =
-            wire.call(ApiKey::FindCoordinator, version, &request).await;
-        let code = if version < 4 {
-            response.error_code
-        } else {
-            assert_eq!(response.coordinators[0].key, key);
-            response.coordinators[0].error_code
-        };
-        assert_eq!(code, 15, "v{version}");
     }
 }
 

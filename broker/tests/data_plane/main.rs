@@ -7,6 +7,7 @@
 
 mod admission;
 mod fetch;
+mod groups;
 mod node;
 mod offsets;
 mod produce;

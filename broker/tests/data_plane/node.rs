@@ -3,7 +3,10 @@
 use vltava::{Broker, Config};
 use vltava_protocol::ids::TopicId;
 use vltava_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use vltava_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, StrBytes};
+use vltava_protocol::messages::{
+    ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    StrBytes,
+};
 
 use crate::wire::{Wire, name};
 
@@ -33,6 +36,16 @@ impl TestNode {
     /// Creates a topic with `key=value` settings; its id.
     pub(crate) async fn create(&self, topic: &str, partitions: i32, sets: &[&str]) -> TopicId {
         create(self.connect().await, topic, partitions, sets).await
+    }
+
+    /// Deletes a topic.
+    pub(crate) async fn delete(&self, topic: &str) {
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![name(topic)])
+            .with_timeout_ms(30_000);
+        let mut wire = self.connect().await;
+        let response: DeleteTopicsResponse = wire.call(ApiKey::DeleteTopics, 5, &request).await;
+        assert_eq!(response.responses[0].error_code, 0, "{response:?}");
     }
 }
 

@@ -35,6 +35,19 @@ impl Wire {
         version: i16,
         request: &R,
     ) -> Vec<u8> {
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).unwrap();
+        self.frame_of(key, version, R::header_version(version), &body)
+    }
+
+    /// The frame of a request whose body is written by hand.
+    pub(crate) fn frame_of(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        header_version: i16,
+        body: &[u8],
+    ) -> Vec<u8> {
         self.sent += 1;
         let header = RequestHeader::default()
             .with_request_api_key(key as i16)
@@ -42,8 +55,8 @@ impl Wire {
             .with_correlation_id(self.sent)
             .with_client_id(Some(StrBytes::from_static_str("wire")));
         let mut frame = BytesMut::new();
-        header.encode(&mut frame, R::header_version(version)).unwrap();
-        request.encode(&mut frame, version).unwrap();
+        header.encode(&mut frame, header_version).unwrap();
+        frame.extend_from_slice(body);
         let length = i32::try_from(frame.len()).unwrap();
         [&length.to_be_bytes()[..], &frame].concat()
     }

@@ -8,6 +8,7 @@
 //! that there are none. The program that decodes must therefore run on an allocator that reserves
 //! without committing (jemalloc): with the system's, four bytes can abort the process.
 
+pub mod by_topic_id;
 pub mod fetch;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -43,13 +44,25 @@ pub struct EncodeError {
     reason: String,
 }
 
+/// The body of a request: the wire crate's types, and those of ours that read what it does not.
+pub trait RequestBody: Sized {
+    /// Reads a body that is all of `frame`, or its beginning.
+    fn read(frame: Bytes, version: i16) -> Result<Self, DecodeError>;
+}
+
+impl<R: Decodable> RequestBody for R {
+    fn read(mut frame: Bytes, version: i16) -> Result<Self, DecodeError> {
+        Self::decode(&mut frame, version)
+            .map_err(|error| DecodeError { version, reason: error.to_string() })
+    }
+}
+
 /// Reads the body of a request, whose header was taken off `frame` by
 /// [`parse_head`](crate::frame::parse_head).
 ///
 /// Bytes behind the body are ignored, as Kafka 4.3 does (`RequestContext.parseRequest`).
-pub fn decode_request<R: Decodable>(mut frame: Bytes, version: i16) -> Result<R, DecodeError> {
-    R::decode(&mut frame, version)
-        .map_err(|error| DecodeError { version, reason: error.to_string() })
+pub fn decode_request<R: RequestBody>(frame: Bytes, version: i16) -> Result<R, DecodeError> {
+    R::read(frame, version)
 }
 
 /// A response on its way to the socket: parts to be written one behind the other, in one vectored

@@ -29,7 +29,7 @@ use vltava_protocol::record::validate::Validated;
 use super::replay::{self, ReplayError};
 use super::seat::{Log, Replies, Seat};
 use super::{Figures, SteadyClock};
-use crate::coordinator::shard::{Shard, Token};
+use crate::coordinator::shard::{EffectOf, Shard, Token};
 use crate::coordinator::snapshot::Snapshots;
 use crate::partition::{AckFuture, Leadership, Partition, Waiter};
 
@@ -139,6 +139,22 @@ impl<S: Shard> Post<S> {
         let (sender, receiver) = oneshot::channel();
         inner.parked.insert(token, sender);
         Ok(Asked::Parked(Parked { post: self.clone(), token, answer: Some(receiver) }))
+    }
+
+    /// Lets the shard of a leader do something that nobody waits for. Errors as [`Post::ask`].
+    pub fn act(
+        &self,
+        act: impl FnOnce(&mut S, Timestamp, &mut Vec<EffectOf<S>>),
+    ) -> Result<(), ErrorCode> {
+        let now = self.clock.now();
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        self.check(inner)?;
+        let mut log = PostLog { partition: &self.partition, acks: &mut inner.acks };
+        inner.seat.act(act, now, &mut log, &mut inner.replies);
+        self.schedule(inner);
+        inner.deliver(None);
+        Ok(())
     }
 
     /// Looks at the shard of a leader, under the lock: be short. Errors as [`Post::ask`].
@@ -363,6 +379,16 @@ impl<S: Shard> Inner<S> {
         self.deliver(None);
         // Whoever the shard had no answer for learns it from the dropped sender.
         self.parked.clear();
+    }
+}
+
+impl<S: Shard> Asked<S> {
+    /// The answer, once it is there.
+    pub async fn answer(self) -> Result<S::Response, ErrorCode> {
+        match self {
+            Self::Answered(response) => Ok(response),
+            Self::Parked(parked) => parked.await,
+        }
     }
 }
 

@@ -37,8 +37,8 @@ pub enum ReplayError {
     Record(Offset, RecordError),
 }
 
-/// The next committed batches from `from` on, some tens of KiB. None at the high watermark. Reads files:
-/// for threads that may block.
+/// The next committed batches from `from` on, some tens of KiB. None at the high watermark. Reads
+/// files: for threads that may block.
 pub fn next_chunk(view: &ReadView, from: Offset) -> Result<Vec<Bytes>, ReplayError> {
     let from = from.max(view.log_start_offset);
     if from >= view.high_watermark {

@@ -137,6 +137,19 @@ impl<S: Shard> Seat<S> {
         self.execute(now, log, replies);
     }
 
+    /// Lets the shard do something that nobody waits for. Only while it leads.
+    pub fn act(
+        &mut self,
+        act: impl FnOnce(&mut S, Timestamp, &mut Vec<EffectOf<S>>),
+        now: Timestamp,
+        log: &mut dyn Log,
+        replies: &mut Replies<S>,
+    ) {
+        assert!(self.leading.is_some(), "only a leader acts");
+        act(&mut self.shard, now, &mut self.effects);
+        self.execute(now, log, replies);
+    }
+
     /// The oldest append that was not committed is.
     pub fn on_committed(&mut self, now: Timestamp, log: &mut dyn Log, replies: &mut Replies<S>) {
         let Some(leading) = &mut self.leading else { return };
