@@ -108,7 +108,8 @@ impl ClientError {
         if code == 0 {
             return Ok(());
         }
-        Err(Self::Refused { what: what(), code, message: message.map(ToString::to_string) })
+        let message = message.filter(|message| !message.is_empty()).map(ToString::to_string);
+        Err(Self::Refused { what: what(), code, message })
     }
 
     /// Whether it may be over in a moment: a connection that broke, a cluster that is rearranging.

@@ -3,6 +3,10 @@
 
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/configs.rs"]
+mod configs;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 use std::net::TcpListener;
 use std::process::{Command, ExitCode};
@@ -42,8 +46,10 @@ fn main() -> ExitCode {
     ];
     // Against someone else's broker only the commands of a client can be tried.
     let own = std::env::var(harness::broker::EXTERNAL).is_err();
-    let rows = rows.into_iter().chain(commands::OF_THE_BROKER.iter().copied()).filter(|_| own);
-    let rows = rows.chain(commands::OF_A_CLIENT.iter().copied());
+    let of_the_broker = [commands::OF_THE_BROKER, terminal::OF_THE_BROKER];
+    let of_a_client = [commands::OF_A_CLIENT, configs::OF_A_CLIENT];
+    let rows = rows.into_iter().chain(of_the_broker.into_iter().flatten().copied());
+    let rows = rows.filter(|_| own).chain(of_a_client.into_iter().flatten().copied());
     let trials = rows.map(|(name, row)| harness::trial(name, row)).collect();
     harness::run(trials, 2)
 }

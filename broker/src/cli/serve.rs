@@ -20,16 +20,15 @@ use crate::config::settings::{Collected, Settings, SettingsFile};
 use crate::logging::{self, LogFormat};
 use crate::node::{BOOT_ID_VARIABLE, Node};
 
-/// `vltava serve`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
+/// Command lines that work.
+const EXAMPLES: &str = "Examples:
   vltava serve
   vltava serve --data-dir /var/lib/vltava --listen 0.0.0.0:9092 --advertise broker.example:9092
-  vltava serve --set num.partitions=4 --set log.durability=page-cache
+  vltava serve --set num.partitions=4 --set log.durability=page-cache";
 
-Every key of --set can also come from a file (--config) or the environment
-(VLTAVA_NUM_PARTITIONS=4). `vltava serve --help` lists them.")]
-#[command(after_long_help = long_help())]
+/// `vltava serve`.
+#[derive(Debug, Args)]
+#[command(after_help = short_help(), after_long_help = long_help())]
 pub struct ServeArgs {
     /// Settings: TOML if the name ends in .toml, else Java properties.
     #[arg(long, value_name = "FILE")]
@@ -169,9 +168,19 @@ fn host_port(text: &str) -> Result<HostPort, String> {
     Ok((host.to_owned(), port))
 }
 
+fn short_help() -> String {
+    format!(
+        "{EXAMPLES}\n\nEvery key of --set can also come from a file (--config) or the environment\n\
+         (VLTAVA_NUM_PARTITIONS=4). `vltava serve --help` lists them."
+    )
+}
+
 /// All keys with their defaults, from the table that also parses them.
 fn long_help() -> String {
-    let mut help = "Keys of --set KEY=VALUE, of the file and of the environment:\n".to_owned();
+    let mut help = format!(
+        "{EXAMPLES}\n\nKeys of --set KEY=VALUE, of the file (--config) and of the environment \
+         (VLTAVA_NUM_PARTITIONS=4):\n"
+    );
     for key in BROKER_KEYS.iter().filter(|key| !key.internal && key.flag.is_none()) {
         let default =
             key.default.map_or("not set", |text| if text.is_empty() { "''" } else { text });
