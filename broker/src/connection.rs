@@ -16,7 +16,7 @@
 //! * Nobody is served at the cost of all: a connection whose requests are always ready gives its
 //!   worker up after a slice of time.
 //! * A request must be whole within a time of its first byte, or the connection closes; the time that
-//!   we do not read it does not count.
+//!   we do not read it does not count. A large one must come fast while others find no room.
 //! * A request that panics, or that cannot be answered, ends this connection alone, after the
 //!   responses before it.
 //! * A begun request is polled until its order is fixed, an exclusive one to its end, also when the
@@ -107,8 +107,8 @@ pub enum CloseCause {
     #[error("{0}")]
     Encode(String),
     /// A request was not whole in time.
-    #[error("a request was not received within {0:?}")]
-    Slow(Duration),
+    #[error("a request was received too slowly")]
+    Slow,
     /// A Produce with acks 0 failed; closing is the only way to tell.
     #[error("produce without acknowledgment failed: {0}")]
     Unacknowledged(String),
@@ -149,7 +149,6 @@ pub struct ConnectionConfig {
 pub struct Connection<S, V> {
     socket: S,
     service: V,
-    config: ConnectionConfig,
     incoming: Incoming,
     /// A whole frame that waits until everything before it is done.
     parked: Option<Frame>,
@@ -183,7 +182,7 @@ where
     pub fn new(
         socket: S,
         service: V,
-        config: ConnectionConfig,
+        config: &ConnectionConfig,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         Self {
@@ -200,7 +199,6 @@ where
             ending: None,
             timers: Timers::new(config.idle_max, config.receive_max),
             shutdown: Box::pin(shutdown),
-            config,
         }
     }
 
@@ -435,6 +433,9 @@ where
         }
         let read = self.incoming.poll_read(&mut self.socket, cx);
         self.timers.receiving(self.incoming.awaits_client());
+        if self.incoming.holds_room() {
+            self.timers.watch();
+        }
         match read {
             Poll::Pending => return false,
             Poll::Ready(Ok(Read::End)) => {
@@ -454,12 +455,10 @@ where
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let awaited = self.ending.is_none() && !self.waiting.is_empty();
         let busy = self.starting.is_some() || awaited;
-        self.timers.poll(cx, busy).map(|expired| match expired {
+        let incoming = &mut self.incoming;
+        self.timers.poll(cx, busy, || incoming.is_too_slow()).map(|expired| match expired {
             Expired::Idle => Ended::Idle,
-            Expired::Receiving => {
-                let limit = self.config.receive_max.unwrap_or_default();
-                Ended::Closed(CloseCause::Slow(limit))
-            }
+            Expired::Receiving => Ended::Closed(CloseCause::Slow),
         })
     }
 }

@@ -14,8 +14,9 @@
 //!
 //! The cache is a bounded courtesy, in sessions and in partitions of all sessions together: when no
 //! room can be had the answer carries session id 0 and the client goes on with full requests; a
-//! session that outgrows the room ends. No lock of the cache is held while a session is walked. Nothing here survives a restart; clients learn of it by
-//! `FETCH_SESSION_ID_NOT_FOUND` and begin again. The state is passive: `now` is an argument.
+//! session that outgrows the room ends. No lock of the cache is held while a session is walked.
+//! Nothing here survives a restart; clients learn of it by `FETCH_SESSION_ID_NOT_FOUND` and begin
+//! again. The state is passive: `now` is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -11,7 +11,8 @@
 //! send nothing would hold up all others. So many requests may each hold a part of the room and wait
 //! for more. For them there is one *express* place: whoever has it goes on without room, to the end
 //! of its request. So one always moves, a request larger than all the room passes, and the memory
-//! stays below the bound and one request.
+//! stays below the bound and one request. While that place is taken the room is *crowded*: then the
+//! connections of clients that send slowly close, so that nobody keeps room by sending nothing.
 //!
 //! Waiting is first come, first served, and safe to cancel: what was counted goes back when the
 //! [`Held`] is dropped.
@@ -55,6 +56,11 @@ impl RequestMemory {
     /// Bytes that are held now, for metrics.
     pub fn held_bytes(&self) -> usize {
         self.bytes - self.room.available_permits()
+    }
+
+    /// Whether requests have found no room.
+    pub fn is_crowded(&self) -> bool {
+        self.express.available_permits() == 0
     }
 
     /// Adds room to what a request holds: the next step towards its `total` bytes. Waits for it.
@@ -139,6 +145,7 @@ mod tests {
         let mut parts = parts.into_iter();
         let first = poll_once(&mut grow(&memory, parts.next().unwrap(), total)).unwrap();
         assert_eq!(first.bytes(), total, "express, to the end");
+        assert!(memory.is_crowded());
         let mut second = grow(&memory, parts.next().unwrap(), total);
         assert!(poll_once(&mut second).is_none());
         let mut third = grow(&memory, Held::default(), total);
@@ -149,7 +156,7 @@ mod tests {
         // One that gives up leaves its place to the next.
         drop(third);
         drop(second);
-        assert_eq!(memory.held_bytes(), 0);
+        assert_eq!((memory.held_bytes(), memory.is_crowded()), (0, false));
         assert!(poll_once(&mut grow(&memory, Held::default(), total)).is_some());
     }
 

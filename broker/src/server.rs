@@ -242,7 +242,7 @@ impl Acceptor {
         let service = make(Arc::clone(&peer), self.shutdown.clone());
         let shutdown = self.shutdown.clone();
         let told = async move { shutdown.requested().await };
-        let connection = Connection::new(socket, service, self.connection.clone(), told);
+        let connection = Connection::new(socket, service, &self.connection, told);
         if self.connections.len() + 1 == self.limits.connections_max {
             warn!(connections = self.limits.connections_max, "max.connections reached: more wait");
         }

@@ -22,6 +22,9 @@ const BUFFER_FACTOR: usize = 4;
 /// So many reads in a row that fill little of a buffer make it shrink.
 const SMALL_READS_MAX: u32 = 32;
 
+/// So much of a large request must come between two looks at it while others find no room.
+const CROWDED_BYTES_MIN: usize = 64 << 10;
+
 const _: () = assert!(BUFFER_BYTES_MAX <= UNCOUNTED_BYTES);
 
 /// A whole frame, and the room it holds until it is dropped.
@@ -41,6 +44,8 @@ pub(super) struct Incoming {
     small_reads: u32,
     /// The room of the frame that is being received.
     held: Held,
+    /// How much of it was here when it was last looked at.
+    seen: usize,
     growing: Option<Pin<Box<dyn Future<Output = Held> + Send>>>,
 }
 
@@ -61,6 +66,7 @@ impl Incoming {
             buffer_bytes: BUFFER_BYTES_MIN,
             small_reads: 0,
             held: Held::default(),
+            seen: 0,
             growing: None,
         }
     }
@@ -68,6 +74,9 @@ impl Incoming {
     /// The next frame, if it is whole.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         let frame = self.decoder.decode(&mut self.buffer)?;
+        if frame.is_some() {
+            self.seen = 0;
+        }
         Ok(frame.map(|bytes| Frame { bytes, held: std::mem::take(&mut self.held) }))
     }
 
@@ -81,6 +90,18 @@ impl Incoming {
         !self.buffer.is_empty() && self.growing.is_none()
     }
 
+    /// Whether the frame that is being received holds room of others.
+    pub(super) fn holds_room(&self) -> bool {
+        self.held.bytes() > UNCOUNTED_BYTES
+    }
+
+    /// Whether it should give it up: others find none, and little of it came since the last look.
+    pub(super) fn is_too_slow(&mut self) -> bool {
+        let came = self.buffer.len().saturating_sub(self.seen);
+        self.seen = self.buffer.len();
+        self.memory.is_crowded() && came < CROWDED_BYTES_MIN
+    }
+
     /// Reads once, as much as has arrived and there is room for. Called while no whole frame is in
     /// the buffer. Pending while there is nothing, or no room.
     pub(super) fn poll_read<S: AsyncRead + Unpin>(
@@ -90,20 +111,16 @@ impl Incoming {
     ) -> Poll<io::Result<Read>> {
         let missing = self.decoder.missing(&self.buffer);
         let total = self.buffer.len() + missing;
-        let limit = if total <= UNCOUNTED_BYTES {
-            self.make_room(missing);
-            usize::MAX
+        let limit = if self.buffer.len() < UNCOUNTED_BYTES {
+            // The length of a larger one is only announced yet.
+            self.make_room(missing.min(UNCOUNTED_BYTES - self.buffer.len()));
+            UNCOUNTED_BYTES - self.buffer.len()
         } else {
-            if self.buffer.len() >= self.held.bytes() {
+            if self.growing.is_some() || self.buffer.len() == self.held.bytes() {
                 ready!(self.poll_grow(total, cx));
             }
-            let most = if self.buffer.len() < UNCOUNTED_BYTES {
-                // Its length is only announced yet.
-                UNCOUNTED_BYTES - self.buffer.len()
-            } else {
-                missing
-            };
-            self.make_room(most);
+            assert!(self.buffer.len() < self.held.bytes(), "not more is read than has room");
+            self.make_room(missing);
             self.held.bytes() - self.buffer.len()
         };
         let room = limit.min(self.buffer.capacity() - self.buffer.len());
@@ -203,6 +220,14 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_all_sizes_come_through() {
+        let mut incoming = Incoming::new(1 << 30, RequestMemory::new(Some(1 << 20)));
+        let sizes: Vec<usize> = (0..60).map(|at| (at * 7_919) % 300_000 + 1).collect();
+        let bytes: Vec<u8> = sizes.iter().flat_map(|&length| frame(length)).collect();
+        assert_eq!(receive(&mut incoming, &bytes), sizes);
+    }
+
+    #[test]
     fn without_room_nothing_is_read() {
         let memory = RequestMemory::new(Some(0));
         let large = frame(1 << 20);
@@ -211,6 +236,7 @@ mod tests {
         let mut second = Incoming::new(1 << 30, memory);
         receive(&mut second, &large);
         assert_eq!(second.buffer.len(), UNCOUNTED_BYTES);
+        assert!(receive(&mut second, &large).is_empty());
         assert!(!second.awaits_client(), "it is us that it waits for");
         assert_eq!(receive(&mut first, &large[1 << 19..]), [1 << 20]);
         assert_eq!(receive(&mut second, &large[UNCOUNTED_BYTES..]), [1 << 20]);

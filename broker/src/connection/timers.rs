@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+/// How often a large request that is being received is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// Which time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expired {
@@ -25,6 +28,8 @@ pub(super) struct Timers {
     active: Instant,
     /// Since when a request is being received.
     receiving: Option<Instant>,
+    /// When to look next at how it comes on.
+    look: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -33,7 +38,7 @@ impl Timers {
         let active = Instant::now();
         let first = idle_max.or(receive_max).unwrap_or_default();
         let sleep = Box::pin(tokio::time::sleep(first));
-        Self { idle_max, receive_max, active, receiving: None, sleep }
+        Self { idle_max, receive_max, active, receiving: None, look: None, sleep }
     }
 
     /// Bytes moved.
@@ -46,14 +51,27 @@ impl Timers {
     /// Whether a part of a request is here and the client is to send the rest.
     pub(super) fn receiving(&mut self, is_receiving: bool) {
         if !is_receiving {
-            self.receiving = None;
-        } else if self.receiving.is_none() && self.receive_max.is_some() {
+            (self.receiving, self.look) = (None, None);
+        } else if self.receiving.is_none() {
             self.receiving = Some(Instant::now());
         }
     }
 
-    /// Ready when one of the times is over; a `busy` connection is not idle.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<Expired> {
+    /// The request holds room that others may want: it is looked at again and again.
+    pub(super) fn watch(&mut self) {
+        if self.look.is_none() && self.receiving.is_some() {
+            self.look = Some(Instant::now() + LOOK_EVERY);
+        }
+    }
+
+    /// Ready when one of the times is over. A `busy` connection is not idle; `is_too_slow` judges a
+    /// watched request, [`LOOK_EVERY`] again.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        busy: bool,
+        mut is_too_slow: impl FnMut() -> bool,
+    ) -> Poll<Expired> {
         loop {
             let Some(end) = self.end() else { return Poll::Pending };
             if end < self.sleep.deadline() {
@@ -66,8 +84,15 @@ impl Timers {
             if busy {
                 self.active = now;
             }
+            if self.look.is_some_and(|look| look <= now) {
+                if is_too_slow() {
+                    return Poll::Ready(Expired::Receiving);
+                }
+                self.look = Some(now + LOOK_EVERY);
+            }
             match self.end() {
                 Some(end) if end > now => self.sleep.as_mut().reset(end),
+                None => return Poll::Pending,
                 _ if self.receive_end().is_some_and(|end| end <= now) => {
                     return Poll::Ready(Expired::Receiving);
                 }
@@ -82,6 +107,6 @@ impl Timers {
 
     fn end(&self) -> Option<Instant> {
         let idle = self.idle_max.map(|max| self.active + max);
-        [idle, self.receive_end()].into_iter().flatten().min()
+        [idle, self.receive_end(), self.look].into_iter().flatten().min()
     }
 }

@@ -7,7 +7,9 @@
 mod fetch;
 mod frames;
 mod idempotence;
+mod load;
 mod lookups;
+mod payloads;
 mod produce;
 mod sessions;
 mod topics;
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
             return harness::run(vec![trial], 1);
         }
     };
-    let areas: [(&str, &[Row]); 7] = [
+    let areas: [(&str, &[Row]); 9] = [
         ("frames", frames::ROWS),
         ("produce", produce::ROWS),
         ("idempotence", idempotence::ROWS),
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         ("sessions", sessions::ROWS),
         ("lookups", lookups::ROWS),
         ("topics", topics::ROWS),
+        ("payloads", payloads::ROWS),
+        ("load", load::ROWS),
     ];
     let mut trials = Vec::new();
     for (area, rows) in areas {
