@@ -433,8 +433,8 @@ where
         }
         let read = self.incoming.poll_read(&mut self.socket, cx);
         self.timers.receiving(self.incoming.awaits_client());
-        if self.incoming.holds_room() {
-            self.timers.watch();
+        if let Some(every) = self.incoming.look_every() {
+            self.timers.watch(every);
         }
         match read {
             Poll::Pending => return false,

@@ -11,8 +11,11 @@
 //! send nothing would hold up all others. So many requests may each hold a part of the room and wait
 //! for more. For them there is one *express* place: whoever has it goes on without room, to the end
 //! of its request. So one always moves, a request larger than all the room passes, and the memory
-//! stays below the bound and one request. While that place is taken the room is *crowded*: then the
-//! connections of clients that send slowly close, so that nobody keeps room by sending nothing.
+//! stays below the bound and one request. Requests of a single step never hold a part: they have one
+//! half of the room for themselves, and do not wait for giants.
+//!
+//! While requests find no room it is *crowded*: then the connections of clients that send slowly
+//! close, so that nobody keeps room by sending nothing.
 //!
 //! Waiting is first come, first served, and safe to cancel: what was counted goes back when the
 //! [`Held`] is dropped.
@@ -32,15 +35,21 @@ const STEP_BYTES: usize = 256 << 10;
 /// The room that the connections of a listener share. Clones are the same room.
 #[derive(Clone, Debug)]
 pub struct RequestMemory {
-    room: Arc<Semaphore>,
+    /// For requests of one step.
+    small: Arc<Semaphore>,
+    /// For all others.
+    large: Arc<Semaphore>,
     express: Arc<Semaphore>,
-    bytes: usize,
+    /// The room of each of the two.
+    half_bytes: usize,
 }
 
 /// Room that a request holds.
 #[derive(Debug, Default)]
 pub struct Held {
     bytes: usize,
+    /// Whether it is all of a request of one step.
+    is_small: bool,
     room: Option<OwnedSemaphorePermit>,
     express: Option<OwnedSemaphorePermit>,
 }
@@ -48,19 +57,25 @@ pub struct Held {
 impl RequestMemory {
     /// Room for `bytes`; none is the default.
     pub fn new(bytes: Option<usize>) -> Self {
-        let bytes = bytes.unwrap_or(ROOM_BYTES_DEFAULT).clamp(1, Semaphore::MAX_PERMITS);
-        let (room, express) = (Arc::new(Semaphore::new(bytes)), Arc::new(Semaphore::new(1)));
-        Self { room, express, bytes }
+        let half_bytes =
+            bytes.unwrap_or(ROOM_BYTES_DEFAULT).div_ceil(2).clamp(1, Semaphore::MAX_PERMITS);
+        let room = |permits| Arc::new(Semaphore::new(permits));
+        Self { small: room(half_bytes), large: room(half_bytes), express: room(1), half_bytes }
     }
 
     /// Bytes that are held now, for metrics.
     pub fn held_bytes(&self) -> usize {
-        self.bytes - self.room.available_permits()
+        let left = self.small.available_permits() + self.large.available_permits();
+        2 * self.half_bytes - left
     }
 
-    /// Whether requests have found no room.
-    pub fn is_crowded(&self) -> bool {
-        self.express.available_permits() == 0
+    /// Whether others want what `held` holds.
+    pub fn is_crowded(&self, held: &Held) -> bool {
+        if held.is_small {
+            self.small.available_permits() < STEP_BYTES.min(self.half_bytes)
+        } else {
+            self.express.available_permits() == 0
+        }
     }
 
     /// Adds room to what a request holds: the next step towards its `total` bytes. Waits for it.
@@ -70,11 +85,15 @@ impl RequestMemory {
             return held;
         }
         let step = (total - held.bytes.min(total)).min(STEP_BYTES);
-        let permits = u32::try_from(step.min(self.bytes)).expect("a step is small");
+        let permits = u32::try_from(step.min(self.half_bytes)).expect("a step is small");
         let closed = "the room is never closed";
+        if total <= STEP_BYTES {
+            let room = Arc::clone(&self.small).acquire_many_owned(permits).await.expect(closed);
+            return Held { bytes: total, is_small: true, room: Some(room), express: None };
+        }
         tokio::select! {
             biased;
-            room = Arc::clone(&self.room).acquire_many_owned(permits) => {
+            room = Arc::clone(&self.large).acquire_many_owned(permits) => {
                 held.bytes += step;
                 let room = room.expect(closed);
                 match &mut held.room {
@@ -95,6 +114,11 @@ impl Held {
     /// How many bytes of the request may be in memory.
     pub fn bytes(&self) -> usize {
         self.bytes.max(UNCOUNTED_BYTES)
+    }
+
+    /// Whether it goes on without room, and all others wait for it.
+    pub fn is_express(&self) -> bool {
+        self.express.is_some()
     }
 }
 
@@ -125,7 +149,7 @@ mod tests {
 
     #[test]
     fn room_comes_in_steps_and_goes_with_its_holder() {
-        let memory = RequestMemory::new(Some(4 * STEP_BYTES));
+        let memory = RequestMemory::new(Some(8 * STEP_BYTES));
         let total = STEP_BYTES + 1;
         let held = poll_once(&mut grow(&memory, Held::default(), total)).unwrap();
         assert_eq!((held.bytes(), memory.held_bytes()), (STEP_BYTES, STEP_BYTES));
@@ -137,7 +161,7 @@ mod tests {
 
     #[test]
     fn without_room_one_goes_on_to_its_end_and_the_others_wait() {
-        let memory = RequestMemory::new(Some(2 * STEP_BYTES));
+        let memory = RequestMemory::new(Some(4 * STEP_BYTES));
         let total = 100 * STEP_BYTES;
         let parts: Vec<Held> = (0..2)
             .map(|_| poll_once(&mut grow(&memory, Held::default(), total)).unwrap())
@@ -145,7 +169,11 @@ mod tests {
         let mut parts = parts.into_iter();
         let first = poll_once(&mut grow(&memory, parts.next().unwrap(), total)).unwrap();
         assert_eq!(first.bytes(), total, "express, to the end");
-        assert!(memory.is_crowded());
+        assert!(memory.is_crowded(&first));
+        // A small one does not mind.
+        let small = poll_once(&mut grow(&memory, Held::default(), STEP_BYTES)).unwrap();
+        assert!(!memory.is_crowded(&small));
+        drop(small);
         let mut second = grow(&memory, parts.next().unwrap(), total);
         assert!(poll_once(&mut second).is_none());
         let mut third = grow(&memory, Held::default(), total);
@@ -156,7 +184,7 @@ mod tests {
         // One that gives up leaves its place to the next.
         drop(third);
         drop(second);
-        assert_eq!((memory.held_bytes(), memory.is_crowded()), (0, false));
+        assert_eq!((memory.held_bytes(), memory.is_crowded(&Held::default())), (0, false));
         assert!(poll_once(&mut grow(&memory, Held::default(), total)).is_some());
     }
 
@@ -173,8 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn small_requests_wait_for_each_other_only() {
+        let memory = RequestMemory::new(Some(4 * STEP_BYTES));
+        let two: Vec<Held> = (0..2)
+            .map(|_| poll_once(&mut grow(&memory, Held::default(), STEP_BYTES)).unwrap())
+            .collect();
+        assert!(memory.is_crowded(&two[0]));
+        let mut third = grow(&memory, Held::default(), STEP_BYTES);
+        assert!(poll_once(&mut third).is_none());
+        assert!(poll_once(&mut grow(&memory, Held::default(), STEP_BYTES + 1)).is_some());
+        drop(two);
+        assert!(poll_once(&mut third).is_some());
+    }
+
+    #[test]
     fn the_default_is_bounded() {
-        assert_eq!(RequestMemory::new(None).bytes, ROOM_BYTES_DEFAULT);
-        assert_eq!(RequestMemory::new(Some(usize::MAX)).bytes, Semaphore::MAX_PERMITS);
+        assert_eq!(2 * RequestMemory::new(None).half_bytes, ROOM_BYTES_DEFAULT);
+        assert!(RequestMemory::new(Some(usize::MAX)).half_bytes <= Semaphore::MAX_PERMITS);
     }
 }

@@ -6,6 +6,7 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -22,6 +23,10 @@ const BUFFER_FACTOR: usize = 4;
 /// So many reads in a row that fill little of a buffer make it shrink.
 const SMALL_READS_MAX: u32 = 32;
 
+/// How often a large request that is being received is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same of one that all others wait for.
+const LOOK_EVERY_EXPRESS: Duration = Duration::from_millis(500);
 /// So much of a large request must come between two looks at it while others find no room.
 const CROWDED_BYTES_MIN: usize = 64 << 10;
 
@@ -90,16 +95,17 @@ impl Incoming {
         !self.buffer.is_empty() && self.growing.is_none()
     }
 
-    /// Whether the frame that is being received holds room of others.
-    pub(super) fn holds_room(&self) -> bool {
-        self.held.bytes() > UNCOUNTED_BYTES
+    /// How often to look at the frame that is being received, if it holds room of others.
+    pub(super) fn look_every(&self) -> Option<Duration> {
+        let every = if self.held.is_express() { LOOK_EVERY_EXPRESS } else { LOOK_EVERY };
+        (self.held.bytes() > UNCOUNTED_BYTES).then_some(every)
     }
 
     /// Whether it should give it up: others find none, and little of it came since the last look.
     pub(super) fn is_too_slow(&mut self) -> bool {
         let came = self.buffer.len().saturating_sub(self.seen);
         self.seen = self.buffer.len();
-        self.memory.is_crowded() && came < CROWDED_BYTES_MIN
+        self.memory.is_crowded(&self.held) && came < CROWDED_BYTES_MIN
     }
 
     /// Reads once, as much as has arrived and there is room for. Called while no whole frame is in

@@ -9,9 +9,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// How often a large request that is being received is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-
 /// Which time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expired {
@@ -28,8 +25,8 @@ pub(super) struct Timers {
     active: Instant,
     /// Since when a request is being received.
     receiving: Option<Instant>,
-    /// When to look next at how it comes on.
-    look: Option<Instant>,
+    /// When to look next at how it comes on, and how often.
+    look: Option<(Instant, Duration)>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -58,14 +55,15 @@ impl Timers {
     }
 
     /// The request holds room that others may want: it is looked at again and again.
-    pub(super) fn watch(&mut self) {
-        if self.look.is_none() && self.receiving.is_some() {
-            self.look = Some(Instant::now() + LOOK_EVERY);
+    pub(super) fn watch(&mut self, every: Duration) {
+        let is_new = self.look.is_none_or(|(_, before)| before != every);
+        if is_new && self.receiving.is_some() {
+            self.look = Some((Instant::now() + every, every));
         }
     }
 
     /// Ready when one of the times is over. A `busy` connection is not idle; `is_too_slow` judges a
-    /// watched request, [`LOOK_EVERY`] again.
+    /// watched request as often as it is to be looked at.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -84,11 +82,13 @@ impl Timers {
             if busy {
                 self.active = now;
             }
-            if self.look.is_some_and(|look| look <= now) {
+            if let Some((look, every)) = self.look
+                && look <= now
+            {
                 if is_too_slow() {
                     return Poll::Ready(Expired::Receiving);
                 }
-                self.look = Some(now + LOOK_EVERY);
+                self.look = Some((now + every, every));
             }
             match self.end() {
                 Some(end) if end > now => self.sleep.as_mut().reset(end),
@@ -107,6 +107,6 @@ impl Timers {
 
     fn end(&self) -> Option<Instant> {
         let idle = self.idle_max.map(|max| self.active + max);
-        [idle, self.receive_end(), self.look].into_iter().flatten().min()
+        [idle, self.receive_end(), self.look.map(|(look, _)| look)].into_iter().flatten().min()
     }
 }
