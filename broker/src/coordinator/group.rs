@@ -60,6 +60,7 @@ use self::classic::ClassicGroup;
 use self::desk::Desk;
 use self::ids::GroupId;
 use self::ledger::{AfterCommit, Ledger, Place};
+use self::records::OffsetKey;
 use self::summary::Counters;
 use self::timers::{Timer, Timers};
 
@@ -133,11 +134,13 @@ impl GroupShard {
             let group = ClassicGroup::load(group_id.clone(), metadata, now);
             self.groups.insert(group_id.clone(), group);
         }
-        for (key, _) in self.ledger.offsets.iter_committed() {
-            if !self.groups.contains_key(&key.group_id) {
-                let group = ClassicGroup::new(key.group_id.clone(), now);
-                self.groups.insert(key.group_id.clone(), group);
+        let mut last = None;
+        for (OffsetKey { group_id, .. }, _) in self.ledger.offsets.iter_committed() {
+            // Offsets are by group: one look a group.
+            if last != Some(group_id) && !self.groups.contains_key(group_id) {
+                self.groups.insert(group_id.clone(), ClassicGroup::new(group_id.clone(), now));
             }
+            last = Some(group_id);
         }
         self.schedule_expiry(now);
         let ids: Vec<GroupId> = self.groups.keys().cloned().collect();

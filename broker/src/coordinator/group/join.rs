@@ -123,7 +123,8 @@ impl ClassicGroup {
         match self.state() {
             State::Empty | State::Dead => true,
             State::PreparingRebalance => {
-                self.member(member_id).is_some_and(|member| member.join.is_some())
+                self.members().len() < max_size
+                    || self.member(member_id).is_some_and(|member| member.join.is_some())
                     || self.joining() < max_size
             }
             State::CompletingRebalance | State::Stable => {

@@ -39,6 +39,8 @@ struct ClientView {
 struct Asked {
     client: usize,
     group: usize,
+    /// Whether it is a JoinGroup or SyncGroup, which a member waits with.
+    by_member: bool,
     /// The last append that its own handling caused.
     seq: Option<Seq>,
 }
@@ -149,7 +151,8 @@ impl History {
         let token = Token(self.tokens);
         self.tokens += 1;
         let mut out = Vec::new();
-        self.waiting.insert(token, Asked { client, group, seq: None });
+        let by_member = matches!(request, GroupRequest::Join(_) | GroupRequest::Sync(_));
+        self.waiting.insert(token, Asked { client, group, by_member, seq: None });
         self.shard.handle(token, request, self.now, &mut out);
         let last = out.iter().rev().find_map(|effect| match effect {
             Effect::Append { seq, .. } => Some(*seq),
@@ -384,6 +387,8 @@ impl History {
         assert_eq!(self.shard.iter_committed().collect::<Vec<_>>(), expected);
 
         assert_eq!(self.shard.parked(), self.waiting.len());
+        self.check_waiting();
+        self.check_records();
         // A group that is deleted and comes again begins at the beginning.
         let shard = &self.shard;
         self.told.retain(|group, _| shard.group(GROUPS[*group]).is_some());
@@ -405,6 +410,29 @@ impl History {
         }
     }
 
+    /// Whoever waits with a JoinGroup or SyncGroup is a member that will be answered.
+    fn check_waiting(&self) {
+        let members = self.shard.groups().flat_map(|group| group.members().values());
+        let waiting = members.flat_map(|member| [member.join, member.sync]);
+        let tokens: BTreeSet<Token> = waiting.flatten().filter_map(|w| w.token).collect();
+        let mut asked = self.waiting.iter().filter(|(_, asked)| asked.by_member);
+        assert!(asked.all(|(token, _)| tokens.contains(token)), "{:?}", self.waiting);
+    }
+
+    /// A leader knows every group of which there is something in the records.
+    fn check_records(&self) {
+        if !self.leading {
+            return;
+        }
+        let ledger = &self.shard.ledger;
+        let metadata = ledger.metadata.range(&GroupId::default()).map(|(id, _)| id.clone());
+        let first = OffsetKey::first_of(&GroupId::default());
+        let offsets = ledger.offsets.range(&first).map(|(key, _)| key.group_id.clone());
+        let recorded: BTreeSet<GroupId> = metadata.chain(offsets).collect();
+        let known: BTreeSet<GroupId> = self.shard.groups().map(|group| group.id.clone()).collect();
+        assert!(recorded.is_subset(&known), "{recorded:?} {known:?}");
+    }
+
     /// Nobody asks any more: everything comes to rest.
     fn rest(&mut self) {
         if !self.leading {
@@ -420,6 +448,9 @@ impl History {
         assert!(self.waiting.is_empty(), "{:?}", self.waiting);
         assert!(self.shard.groups().all(|group| group.members().is_empty()));
         assert!(self.shard.groups().all(|group| group.pending.is_empty()));
+        // All has expired.
+        assert_eq!(self.shard.groups().count(), 0);
+        assert_eq!(self.shard.iter_committed().count(), 0);
     }
 }
 
