@@ -1,6 +1,8 @@
-//! The admin listener: `/metrics` in Prometheus' text format, and `/health`.
+//! The admin listener: `/metrics` in Prometheus' text format, `/health`, and `/groups/<name>`.
 //!
 //! `/health` answers 200 `ok` while the node serves, 503 with a line for each thing that is wrong.
+//! `/groups/<name>` tells all that is known of a group, in the shape of
+//! [`report`](crate::coordinator::report).
 //! The listener is for operators: it is bound to loopback unless told otherwise, and knows nothing
 //! of Kafka's rights.
 
@@ -9,20 +11,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::error;
+use vltava_protocol::error_code::ErrorCode;
 
+use crate::coordinator::explain::explain;
+use crate::coordinator::report::{ErrorReport, GroupReport};
+use crate::group_metrics;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node_metrics;
 
 /// What `/health` asks: one line for each thing that is wrong.
 type Complaints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+/// What `/groups/<name>` asks. It may block.
+type Explain = Arc<dyn Fn(&str) -> Result<GroupReport, ErrorCode> + Send + Sync>;
 
 /// A running admin listener.
 #[derive(Debug)]
@@ -37,18 +46,18 @@ impl AdminServer {
     /// bound.
     pub fn start(listener: TcpListener, node: Arc<Node>) -> io::Result<Self> {
         node_metrics::gather(&node);
+        group_metrics::gather(&node);
         let metrics = Arc::clone(&node.metrics);
-        Self::serve(listener, metrics, Arc::new(move || node_metrics::complaints(&node)))
+        let explaining = Arc::clone(&node);
+        let explain: Explain = Arc::new(move |group| explain(&explaining, group));
+        let complaints: Complaints = Arc::new(move || node_metrics::complaints(&node));
+        Self::serve(listener, pages(metrics, complaints, explain))
     }
 
-    fn serve(
-        listener: TcpListener,
-        metrics: Arc<Metrics>,
-        complaints: Complaints,
-    ) -> io::Result<Self> {
+    fn serve(listener: TcpListener, pages: Router) -> io::Result<Self> {
         let addr = listener.local_addr()?;
         let (end, told) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, pages(metrics, complaints))
+        let serving = axum::serve(listener, pages)
             // A dropped sender ends it as well.
             .with_graceful_shutdown(async { drop(told.await) });
         let serving = tokio::spawn(async move {
@@ -73,11 +82,12 @@ impl AdminServer {
     }
 }
 
-fn pages(metrics: Arc<Metrics>, complaints: Complaints) -> Router {
+fn pages(metrics: Arc<Metrics>, complaints: Complaints, explain: Explain) -> Router {
     const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let page = move || {
         let metrics = Arc::clone(&metrics);
-        async move { ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.encode()) }
+        // The lags of groups are read from logs.
+        blocking(move || ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.encode()).into_response())
     };
     let health = move || {
         let complaints = Arc::clone(&complaints);
@@ -90,7 +100,41 @@ fn pages(metrics: Arc<Metrics>, complaints: Complaints) -> Router {
             }
         }
     };
-    Router::new().route("/metrics", get(page)).route("/health", get(health))
+    let group = move |Path(group): Path<String>| {
+        let explain = Arc::clone(&explain);
+        blocking(move || group_page(explain(&group), &group))
+    };
+    Router::new()
+        .route("/metrics", get(page))
+        .route("/health", get(health))
+        .route("/groups/{group}", get(group))
+}
+
+/// A page that may take its time.
+async fn blocking(page: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let made = tokio::task::spawn_blocking(page).await;
+    made.unwrap_or_else(|failure| {
+        error!(%failure, "a page of the admin listener failed");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
+}
+
+fn group_page(report: Result<GroupReport, ErrorCode>, group: &str) -> Response {
+    let (status, body) = match report {
+        Ok(report) => (StatusCode::OK, serde_json::to_string(&report)),
+        Err(code) => {
+            let (status, error) = if code == ErrorCode::GroupIdNotFound {
+                (StatusCode::NOT_FOUND, format!("there is no group {group}"))
+            } else {
+                let error = format!("this node does not coordinate the group {group} now");
+                (StatusCode::SERVICE_UNAVAILABLE, error)
+            };
+            let report = ErrorReport { error, code: code.name().to_owned() };
+            (status, serde_json::to_string(&report))
+        }
+    };
+    let body = body.expect("texts and numbers are JSON");
+    (status, [(header::CONTENT_TYPE, "application/json")], body + "\n").into_response()
 }
 
 #[cfg(test)]
@@ -112,7 +156,13 @@ mod tests {
     async fn start(wrong: &'static [&'static str]) -> AdminServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let complaints = move || wrong.iter().map(|line| (*line).to_owned()).collect();
-        AdminServer::serve(listener, Arc::default(), Arc::new(complaints)).unwrap()
+        let explain = |group: &str| match group {
+            "a/b" => Ok(GroupReport { group: group.to_owned(), ..GroupReport::default() }),
+            "elsewhere" => Err(ErrorCode::NotCoordinator),
+            _ => Err(ErrorCode::GroupIdNotFound),
+        };
+        let pages = pages(Arc::default(), Arc::new(complaints), Arc::new(explain));
+        AdminServer::serve(listener, pages).unwrap()
     }
 
     #[tokio::test]
@@ -134,6 +184,21 @@ mod tests {
         let answer = ask(server.addr(), "/health").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.ends_with("disk failed\n2 partitions fenced\n"), "{answer}");
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn groups_are_told_of_by_their_names() {
+        let server = start(&[]).await;
+        for (path, status, wanted) in [
+            ("/groups/a%2Fb", "200", r#""group":"a/b""#),
+            ("/groups/none", "404", r#""code":"GROUP_ID_NOT_FOUND""#),
+            ("/groups/elsewhere", "503", r#""code":"NOT_COORDINATOR""#),
+        ] {
+            let answer = ask(server.addr(), path).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert!(answer.contains(wanted), "{answer}");
+        }
         server.shutdown().await;
     }
 }

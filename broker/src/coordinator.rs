@@ -10,8 +10,10 @@
 //! shard is the latest value of each key, and [`overlay::Overlay`] keeps it in two parts: what is
 //! committed, and what this leader has appended since.
 
+pub mod explain;
 pub mod group;
 pub mod groups;
+pub mod lag;
 pub mod overlay;
 pub mod report;
 pub mod runtime;

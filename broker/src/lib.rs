@@ -11,6 +11,7 @@ pub mod controller;
 pub mod coordinator;
 pub mod embedded;
 pub mod fetch_sessions;
+pub mod group_metrics;
 pub mod handlers;
 pub mod logging;
 pub mod metrics;

@@ -18,6 +18,7 @@
 //! The semantics are those of Kafka's `GroupMetadataManager`, `OffsetMetadataManager` and
 //! `ClassicGroup`, for the classic protocol.
 
+pub mod assignment;
 pub mod classic;
 pub mod config;
 mod describe;

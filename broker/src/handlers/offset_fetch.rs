@@ -11,7 +11,7 @@ use vltava_protocol::ids::{PartitionIndex, TopicId, TopicName};
 use vltava_protocol::messages::OffsetFetchResponse;
 use vltava_protocol::messages::by_topic_id::{AnyOffsetFetch, TOPIC_IDS_FROM};
 use vltava_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use vltava_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -37,14 +37,12 @@ pub async fn handle(cx: &RequestContext, request: AnyOffsetFetch) -> OffsetFetch
     let AnyOffsetFetch(request) = request;
     let stable = request.require_stable;
     if cx.api_version < BATCHED_FROM {
-        let topics = request.topics.map(|topics| {
-            let topic = |topic: vltava_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| {
-                OffsetFetchRequestTopics::default()
-                    .with_name(topic.name)
-                    .with_partition_indexes(topic.partition_indexes)
-            };
-            topics.into_iter().map(topic).collect()
-        });
+        let topic = |topic: OffsetFetchRequestTopic| {
+            OffsetFetchRequestTopics::default()
+                .with_name(topic.name)
+                .with_partition_indexes(topic.partition_indexes)
+        };
+        let topics = request.topics.map(|topics| topics.into_iter().map(topic).collect());
         let group =
             OffsetFetchRequestGroup::default().with_group_id(request.group_id).with_topics(topics);
         return single(fetch(cx, &group, stable).await, cx.api_version);

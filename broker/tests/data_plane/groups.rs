@@ -1,8 +1,11 @@
 //! Groups over the wire: every version of every API, parked requests, and what ends them.
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 use vltava::coordinator::group::GroupShard;
+use vltava::coordinator::report::GroupReport;
 use vltava_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use vltava_protocol::messages::leave_group_request::MemberIdentity;
 use vltava_protocol::messages::offset_commit_request::{
@@ -23,9 +26,11 @@ use vltava_protocol::messages::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse, StrBytes,
     SyncGroupRequest, SyncGroupResponse,
 };
+use vltava_protocol::record::{BatchFields, Codec};
 
 use crate::node::TestNode;
-use crate::wire::{Wire, name};
+use crate::produce::append;
+use crate::wire::{Wire, batch_at, name};
 
 const FAST: &str = "group.initial.rebalance.delay.ms=0";
 
@@ -446,4 +451,59 @@ async fn offsets_go_with_their_topic_and_groups_with_theirs() {
     assert_eq!(done.topics[0].partitions[0].error_code, 16, "nobody coordinates it");
     find(&mut wire, "g").await;
     assert_eq!(committed(&mut wire, "g", "t").await, -1);
+}
+
+/// A page of the admin listener.
+async fn page(node: &TestNode, path: &str) -> String {
+    let mut socket = TcpStream::connect(node.broker.admin_addr().unwrap()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    socket.read_to_string(&mut page).await.unwrap();
+    page.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn the_admin_listener_tells_of_a_group_and_of_its_lag() {
+    let node = TestNode::with(&[FAST, "group.metrics.max=1"]).await;
+    node.create("t", 1, &[]).await;
+    let mut wire = node.connect().await;
+    find(&mut wire, "g").await;
+    for (at, codec) in [(1_000, Codec::None), (5_000, Codec::Zstd)] {
+        let batch = batch_at(at, &["a", "b", "c"], codec, &BatchFields::default());
+        append(&mut wire, "t", batch).await;
+    }
+    let (member, generation) = lead(&mut wire, "g").await;
+    // In the middle of a compressed batch.
+    let request = commit("g", "t", 0, 4).with_member_id(member.clone());
+    let request = request.with_generation_id_or_member_epoch(generation);
+    let done: OffsetCommitResponse = wire.call(ApiKey::OffsetCommit, 8, &request).await;
+    assert_eq!(done.topics[0].partitions[0].error_code, 0);
+    let report: GroupReport = serde_json::from_str(&page(&node, "/groups/g").await).unwrap();
+    assert_eq!((report.state.as_str(), report.generation), ("Stable", generation));
+    assert_eq!(report.members[0].member_id, &*member);
+    assert_eq!(report.rebalances.last().unwrap().cause, "member joined");
+    let offset = &report.offsets[0];
+    assert_eq!((offset.offset, offset.end_offset, offset.lag_records), (4, Some(6), Some(2)));
+    let age = node.broker.node().clock.now().0 - 5_001;
+    assert!((age - 60_000..=age).contains(&offset.lag_ms.unwrap()), "{offset:?}, not {age}");
+
+    let done: OffsetCommitResponse =
+        wire.call(ApiKey::OffsetCommit, 8, &commit("h", "t", 0, 6)).await;
+    assert_eq!(done.topics[0].partitions[0].error_code, 0);
+    let report: GroupReport = serde_json::from_str(&page(&node, "/groups/h").await).unwrap();
+    assert_eq!((report.lag_records, report.lag_ms, report.state.as_str()), (0, 0, "Empty"));
+    let metrics = page(&node, "/metrics").await;
+    for line in [
+        "vltava_groups{state=\"Stable\"} 1",
+        "vltava_groups{state=\"Empty\"} 1",
+        "vltava_group_offset_commits_total 2",
+        "vltava_group_rebalances_total 1",
+        "vltava_group_members{group=\"g\"} 1",
+        "vltava_group_lag_records{group=\"g\"} 2",
+        "vltava_group_lag_records{others=\"true\"} 0",
+        "vltava_group_coordinator_load_duration_seconds_count 50",
+    ] {
+        assert!(metrics.contains(line), "{line} not in\n{metrics}");
+    }
 }
