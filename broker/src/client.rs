@@ -11,7 +11,6 @@ mod connection;
 mod consumer;
 pub mod group;
 pub mod http;
-mod partitioner;
 mod producer;
 
 use std::collections::BTreeMap;
@@ -25,8 +24,8 @@ use vltava_protocol::messages::{Request, StrBytes};
 use connection::Connection;
 pub use connection::Versions;
 pub use consumer::{Consumed, ConsumedRecord, EARLIEST, LATEST, StartOffset};
-pub use partitioner::{murmur2, partition_of_key};
 pub use producer::{Outgoing, Sent};
+pub use vltava_protocol::record::partitioner::{murmur2, partition_of_key};
 
 /// Why a request to a broker failed. One line.
 #[derive(Debug, thiserror::Error)]

@@ -60,6 +60,16 @@ pub struct BatchBuilder {
     record_count: i32,
 }
 
+/// How far a builder was: see [`BatchBuilder::mark`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    bytes: usize,
+    base_timestamp: Option<Timestamp>,
+    max_timestamp: Timestamp,
+    last_offset_delta: i32,
+    record_count: i32,
+}
+
 impl BatchBuilder {
     /// An empty builder; `level` is the codec's, its default where `None`.
     pub fn new(codec: Codec, level: Option<i32>) -> Self {
@@ -91,6 +101,30 @@ impl BatchBuilder {
     pub fn count_time_from(&mut self, base_timestamp: Timestamp) {
         assert!(self.is_empty(), "deltas of earlier records count from another time");
         self.base_timestamp = Some(base_timestamp);
+    }
+
+    /// How far the builder is, so that what comes after can be taken back.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.batch.len(),
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            last_offset_delta: self.last_offset_delta,
+            record_count: self.record_count,
+        }
+    }
+
+    /// Takes back the records that were added since `mark`, of which no batch was built.
+    ///
+    /// # Panics
+    /// When a batch was built since.
+    pub fn truncate(&mut self, mark: Mark) {
+        assert!(mark.record_count <= self.record_count, "a batch was built since the mark");
+        self.batch.truncate(mark.bytes);
+        self.base_timestamp = mark.base_timestamp;
+        self.max_timestamp = mark.max_timestamp;
+        self.last_offset_delta = mark.last_offset_delta;
+        self.record_count = mark.record_count;
     }
 
     /// Records gathered.

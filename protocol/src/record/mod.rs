@@ -21,6 +21,7 @@ pub mod batch;
 pub mod builder;
 pub mod compression;
 pub mod control;
+pub mod partitioner;
 #[allow(clippy::module_inception)] // `record::record` is one record of `record`s.
 pub mod record;
 pub mod validate;

@@ -1,7 +1,7 @@
 //! Which partition a key belongs to: Kafka's default, so that keys meet those of Java producers
 //! (`BuiltInPartitioner.partitionForKey`, `Utils.murmur2`).
 
-use vltava_protocol::ids::PartitionIndex;
+use crate::ids::PartitionIndex;
 
 /// The 32-bit Murmur2 of a key, with the seed and the signs of Kafka's.
 pub fn murmur2(bytes: &[u8]) -> i32 {
