@@ -21,9 +21,12 @@ impl GroupShard {
         out: &mut Vec<Effect>,
     ) {
         match after {
-            AfterCommit::Reply(token, _) => {
-                let response = GroupResponse::Failed(response_error(code));
-                self.ledger.reply(token, response, out);
+            AfterCommit::Reply(token, response) => {
+                let code = match response {
+                    GroupResponse::OffsetCommit(_) => commit_error(code),
+                    _ => response_error(code),
+                };
+                self.ledger.reply(token, GroupResponse::Failed(code), out);
             }
             AfterCommit::Created(group_id) => {
                 let code = response_error(code);
@@ -80,8 +83,7 @@ impl GroupShard {
 }
 
 /// An error of Produce, as a group's request reports it
-/// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`). Kafka 4.3 answers a commit
-/// that is too large for a batch in the same way.
+/// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
 fn response_error(code: ErrorCode) -> ErrorCode {
     match code {
         ErrorCode::UnknownTopicOrPartition
@@ -93,5 +95,15 @@ fn response_error(code: ErrorCode) -> ErrorCode {
         | ErrorCode::RecordListTooLarge
         | ErrorCode::InvalidFetchSize => ErrorCode::UnknownServerError,
         code => code,
+    }
+}
+
+/// The same for OffsetCommit (`CoordinatorOperationExceptionHelper`).
+fn commit_error(code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::MessageTooLarge
+        | ErrorCode::RecordListTooLarge
+        | ErrorCode::InvalidFetchSize => ErrorCode::InvalidCommitOffsetSize,
+        code => response_error(code),
     }
 }

@@ -1,0 +1,528 @@
+//! A topology at work: its tasks, what they have done, and how to stop them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+use vltava_protocol::ErrorCode;
+use vltava_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicName, TopicPartition};
+
+use crate::committer::Committer;
+use crate::log_access::{LogAccess, PartitionAccess};
+use crate::plan::{BuildError, Site};
+use crate::process::{Meter, Meters};
+use crate::record::Source;
+use crate::runner::Runner;
+use crate::runtime::Runtime;
+use crate::task::StreamTask;
+use crate::topology::{Program, Topology};
+
+/// How long a start waits for the positions that were committed before.
+const COMMITTED_WAIT: Duration = Duration::from_secs(30);
+/// Pause before a question that was refused is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a pipeline that stops waits for what is under way.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+/// Latencies are counted up to a minute, in microseconds.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// Where a topology can run: a broker, or what stands in for one.
+pub trait Host {
+    /// The logs of the node.
+    fn log_access(&self) -> Arc<dyn LogAccess>;
+
+    /// The threads of the node.
+    fn runtime(&self) -> Arc<Runtime>;
+
+    /// Makes the pipeline known to the node's metrics and tools.
+    fn register(&self, pipeline: &Pipeline);
+}
+
+/// Why a topology does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The topology has a mistake.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A topic that is read does not exist.
+    #[error("topic {topic} of node {node:?}, made at {site}, does not exist")]
+    MissingSource {
+        /// The topic.
+        topic: TopicName,
+        /// The node that reads it.
+        node: String,
+        /// Where it was made.
+        site: Site,
+    },
+    /// A partition has no replica here.
+    #[error("partition {0} has no replica on this node")]
+    NotHere(TopicPartition),
+    /// The committed positions are not to be had.
+    #[error("cannot learn the committed positions of {application:?}: {code:?}")]
+    Positions {
+        /// The topology's name.
+        application: String,
+        /// Why.
+        code: ErrorCode,
+    },
+}
+
+impl Topology {
+    /// Runs the topology inside a broker: a task for each partition of the topics that it reads,
+    /// from the positions that were committed under its name, or from the start of the log.
+    pub fn run_in(self, host: &impl Host) -> Result<Pipeline, RunError> {
+        let pipeline = Pipeline::start(self.build()?, host.log_access(), &host.runtime())?;
+        host.register(&pipeline);
+        Ok(pipeline)
+    }
+}
+
+/// A running topology. Dropping the last clone stops it: tasks end what they have begun, and their
+/// positions are committed.
+#[derive(Clone)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    owner: Arc<Owner>,
+}
+
+/// Stops the pipeline when it goes.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// What tasks and their pipeline share.
+pub(crate) struct Shared {
+    program: Program,
+    access: Arc<dyn LogAccess>,
+    tasks: Vec<Arc<TaskStatus>>,
+    state: Mutex<State>,
+    stopped: Condvar,
+    wakers: Mutex<Vec<Waker>>,
+    is_paused: AtomicBool,
+    is_ending: AtomicBool,
+    is_killed: AtomicBool,
+    /// Jobs that are not done.
+    pub(crate) running: AtomicUsize,
+}
+
+struct State {
+    meters: Meters,
+    faults: Vec<u64>,
+    latency: Histogram<u64>,
+    busy: Duration,
+}
+
+/// One task, as others see it.
+#[derive(Debug)]
+pub(crate) struct TaskStatus {
+    pub(crate) source: Source,
+    access: Arc<dyn PartitionAccess>,
+    position: AtomicI64,
+    safe: AtomicI64,
+    stop: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for dyn PartitionAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionAccess").finish_non_exhaustive()
+    }
+}
+
+impl TaskStatus {
+    pub(crate) fn safe(&self) -> Offset {
+        Offset(self.safe.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_safe(&self, position: Offset) {
+        self.safe.store(position.0, Ordering::Release);
+    }
+
+    pub(crate) fn set_position(&self, position: Offset) {
+        self.position.store(position.0, Ordering::Release);
+    }
+
+    /// Notes why the task stands still. Whether that is news.
+    pub(crate) fn stop(&self, reason: &str) -> bool {
+        let mut stop = self.stop.lock();
+        let is_news = stop.is_none();
+        stop.get_or_insert_with(|| reason.to_owned());
+        is_news
+    }
+}
+
+impl Shared {
+    pub(crate) fn name(&self) -> &str {
+        self.program.name()
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    pub(crate) fn access(&self) -> &Arc<dyn LogAccess> {
+        &self.access
+    }
+
+    pub(crate) fn tasks(&self) -> &[Arc<TaskStatus>] {
+        &self.tasks
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::Acquire)
+    }
+
+    /// Only the committer is left.
+    pub(crate) fn is_last(&self) -> bool {
+        self.running.load(Ordering::Acquire) <= 1
+    }
+
+    /// A job has ended.
+    pub(crate) fn ended(&self) {
+        let _state = self.state.lock();
+        self.stopped.notify_all();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.wakers.lock().iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Takes over what a task has counted.
+    pub(crate) fn collect(&self, task: &mut StreamTask, busy: Duration) {
+        let (meters, faults) = (task.meters(), task.faults());
+        let mut state = self.state.lock();
+        state.meters.iter_mut().zip(meters).for_each(|(sum, meter)| sum.add(meter));
+        state.faults.iter_mut().zip(faults).for_each(|(sum, faults)| *sum += faults);
+        state.busy += busy;
+    }
+
+    /// Counts the latency of records that are readable now and whose youngest is this old.
+    pub(crate) fn observe(&self, max_timestamp: Timestamp, records: u32) {
+        let age_ms = self.access.now().0.saturating_sub(max_timestamp.0);
+        let micros =
+            u64::try_from(age_ms).unwrap_or(0).saturating_mul(1000).clamp(1, LATENCY_US_MAX);
+        self.state.lock().latency.saturating_record_n(micros, records.into());
+    }
+
+    fn end(&self) {
+        self.is_ending.store(true, Ordering::Release);
+        self.wake();
+        let deadline = Instant::now() + STOP_WAIT;
+        let mut state = self.state.lock();
+        while self.running.load(Ordering::Acquire) > 0 {
+            if self.stopped.wait_until(&mut state, deadline).timed_out() {
+                tracing::warn!(pipeline = self.name(), "the pipeline did not end in time");
+                self.is_killed.store(true, Ordering::Release);
+                self.wake();
+                return;
+            }
+        }
+    }
+}
+
+impl Pipeline {
+    /// Starts the tasks of a program.
+    pub fn start(
+        program: Program,
+        access: Arc<dyn LogAccess>,
+        runtime: &Runtime,
+    ) -> Result<Self, RunError> {
+        let partitions = source_partitions(&program, access.as_ref())?;
+        let positions = committed(program.name(), access.as_ref(), &partitions)?;
+        let mut tasks = Vec::with_capacity(partitions.len());
+        for (tp, committed) in partitions.into_iter().zip(positions) {
+            let Some(partition) = access.open(&tp) else { return Err(RunError::NotHere(tp)) };
+            let begin = committed.unwrap_or_else(|| partition.view().log_start_offset);
+            tasks.push(Arc::new(TaskStatus {
+                source: Source { topic: tp.topic, partition: tp.partition },
+                access: partition,
+                position: AtomicI64::new(begin.0),
+                safe: AtomicI64::new(begin.0),
+                stop: Mutex::new(None),
+            }));
+        }
+        let nodes = program.nodes().len();
+        let latency = Histogram::new_with_max(LATENCY_US_MAX, 2).expect("the bounds are in order");
+        let (meters, faults) = (vec![Meter::default(); nodes], vec![0; nodes]);
+        let shared = Arc::new(Shared {
+            program,
+            access,
+            running: AtomicUsize::new(tasks.len() + 1),
+            tasks,
+            state: Mutex::new(State { meters, faults, latency, busy: Duration::ZERO }),
+            stopped: Condvar::new(),
+            wakers: Mutex::default(),
+            is_paused: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+            is_killed: AtomicBool::new(false),
+        });
+        for status in &shared.tasks {
+            let task = shared.program.task(status.source.clone(), status.safe());
+            let runner = Runner::new(shared.clone(), status.clone(), task, status.access.clone());
+            let waker = runtime.spawn(Box::new(runner));
+            shared.wakers.lock().push(waker);
+        }
+        let committer = runtime.spawn(Box::new(Committer::new(shared.clone())));
+        shared.wakers.lock().push(committer);
+        Ok(Self { owner: Arc::new(Owner(shared.clone())), shared })
+    }
+
+    /// The topology's name.
+    pub fn name(&self) -> &str {
+        self.shared.name()
+    }
+
+    /// Lets tasks end what they have begun and then rest. Their positions are committed.
+    pub fn pause(&self) {
+        self.shared.is_paused.store(true, Ordering::Release);
+    }
+
+    /// Lets tasks go on.
+    pub fn resume(&self) {
+        self.shared.is_paused.store(false, Ordering::Release);
+        self.shared.wake();
+    }
+
+    /// A reference that does not keep the pipeline running.
+    pub fn watch(&self) -> PipelineWatch {
+        PipelineWatch { shared: self.shared.clone(), owner: Arc::downgrade(&self.owner) }
+    }
+
+    /// What it has done so far.
+    pub fn status(&self) -> PipelineStatus {
+        PipelineStatus::of(&self.shared)
+    }
+}
+
+/// A pipeline as the node's tools see it.
+#[derive(Clone)]
+pub struct PipelineWatch {
+    shared: Arc<Shared>,
+    owner: std::sync::Weak<Owner>,
+}
+
+impl PipelineWatch {
+    /// The pipeline, while it runs.
+    pub fn upgrade(&self) -> Option<Pipeline> {
+        Some(Pipeline { owner: self.owner.upgrade()?, shared: self.shared.clone() })
+    }
+}
+
+/// What a pipeline has done so far, for metrics and tools.
+#[derive(Clone, Serialize, Debug)]
+pub struct PipelineStatus {
+    /// The topology's name.
+    pub name: String,
+    /// `running`, `paused`, or `stopped` where a task has stopped.
+    pub state: &'static str,
+    /// Its nodes, in the order in which they were made.
+    pub nodes: Vec<NodeStatus>,
+    /// Its tasks.
+    pub tasks: Vec<TaskInfo>,
+    /// From a record's time to the time when what was made of it is readable, in microseconds.
+    pub latency_us: Quantiles,
+    /// Time that was spent in operators, in seconds.
+    pub busy_seconds: f64,
+}
+
+/// One node's counts.
+#[derive(Clone, Serialize, Debug)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub operator: &'static str,
+    /// Records that came in.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Records that it refused.
+    pub rejects: u64,
+    /// Records that failed in it.
+    pub faults: u64,
+}
+
+/// One task's place.
+#[derive(Clone, Serialize, Debug)]
+pub struct TaskInfo {
+    /// The topic that it reads.
+    pub topic: String,
+    /// The partition that it reads.
+    pub partition: i32,
+    /// The next record that it wants.
+    pub position: i64,
+    /// Everything before it is safe.
+    pub safe: i64,
+    /// Records that it has not read.
+    pub lag: i64,
+    /// Age of the oldest record that it has not read, in milliseconds; 0 where there is none.
+    pub lag_ms: i64,
+    /// Why it stands still, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+}
+
+/// Quantiles of what was measured.
+#[derive(Clone, Copy, Serialize, Debug)]
+pub struct Quantiles {
+    /// How many were measured.
+    pub count: u64,
+    /// Half are below.
+    pub p50: u64,
+    /// 99 in 100 are below.
+    pub p99: u64,
+    /// 999 in 1,000 are below.
+    pub p999: u64,
+    /// The greatest.
+    pub max: u64,
+}
+
+impl PipelineStatus {
+    fn of(shared: &Shared) -> Self {
+        let now = shared.access.now();
+        let tasks: Vec<_> = shared.tasks.iter().map(|task| TaskInfo::of(task, now)).collect();
+        let state = shared.state.lock();
+        let nodes = shared.program.nodes().iter().zip(&state.meters).zip(&state.faults);
+        let nodes = nodes.map(|((node, meter), &faults)| NodeStatus {
+            name: node.name.clone(),
+            operator: node.operator,
+            records: meter.records,
+            bytes: meter.bytes,
+            rejects: meter.rejects,
+            faults,
+        });
+        let latency = &state.latency;
+        Self {
+            name: shared.name().to_owned(),
+            state: match () {
+                () if tasks.iter().any(|task| task.stopped.is_some()) => "stopped",
+                () if shared.is_paused() => "paused",
+                () => "running",
+            },
+            nodes: nodes.collect(),
+            latency_us: Quantiles {
+                count: latency.len(),
+                p50: latency.value_at_quantile(0.5),
+                p99: latency.value_at_quantile(0.99),
+                p999: latency.value_at_quantile(0.999),
+                max: latency.max(),
+            },
+            busy_seconds: state.busy.as_secs_f64(),
+            tasks,
+        }
+    }
+}
+
+impl TaskInfo {
+    fn of(task: &TaskStatus, now: Timestamp) -> Self {
+        let position = task.position.load(Ordering::Acquire);
+        let view = task.access.view();
+        let lag = (view.high_watermark.0 - position).max(0);
+        let oldest = (lag > 0).then(|| task.access.timestamp_at(Offset(position))).flatten();
+        Self {
+            topic: task.source.topic.to_string(),
+            partition: task.source.partition.0,
+            position,
+            safe: task.safe().0,
+            lag,
+            lag_ms: oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0)),
+            stopped: task.stop.lock().clone(),
+        }
+    }
+}
+
+/// The partitions of the topics that a program reads.
+fn source_partitions(
+    program: &Program,
+    access: &dyn LogAccess,
+) -> Result<Vec<TopicPartition>, RunError> {
+    let mut partitions = Vec::new();
+    for topic in program.topics() {
+        let Some(count) = access.partitions(&topic) else {
+            let node = program.reader_of(&topic).expect("it is one of the program's topics");
+            let (node, site) = (node.name.clone(), node.site);
+            return Err(RunError::MissingSource { topic, node, site });
+        };
+        let of_topic = (0..count).map(|at| TopicPartition::new(topic.clone(), PartitionIndex(at)));
+        partitions.extend(of_topic);
+    }
+    Ok(partitions)
+}
+
+/// The positions that were committed before. Waits for the coordinator, which may still be loading.
+fn committed(
+    application: &str,
+    access: &dyn LogAccess,
+    partitions: &[TopicPartition],
+) -> Result<Vec<Option<Offset>>, RunError> {
+    let deadline = Instant::now() + COMMITTED_WAIT;
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(signal.clone());
+    loop {
+        let mut ticket = access.committed(application, partitions);
+        let answer = loop {
+            if let Poll::Ready(answer) = ticket.poll(&waker) {
+                break answer;
+            }
+            signal.wait(deadline);
+            if Instant::now() >= deadline {
+                break Err(ErrorCode::RequestTimedOut);
+            }
+        };
+        match answer {
+            Ok(positions) => return Ok(positions),
+            Err(code) if Instant::now() >= deadline => {
+                return Err(RunError::Positions { application: application.to_owned(), code });
+            }
+            Err(_) => std::thread::sleep(ASK_AGAIN),
+        }
+    }
+}
+
+/// Wakes a thread that waits for a ticket.
+#[derive(Default)]
+struct Signal {
+    is_set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn wait(&self, deadline: Instant) {
+        let mut is_set = self.is_set.lock();
+        while !*is_set && !self.changed.wait_until(&mut is_set, deadline).timed_out() {}
+        *is_set = false;
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        *self.is_set.lock() = true;
+        self.changed.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// Positions by partition.
+pub(crate) type Positions = BTreeMap<TopicPartition, Offset>;

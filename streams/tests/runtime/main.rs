@@ -1,0 +1,135 @@
+//! Pipelines at work on the stream threads, over a log in memory that can refuse and lose.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vltava_protocol::ErrorCode;
+use vltava_streams::{OnFault, Pipeline, RunError, Runtime, RuntimeConfig, Topology, raw, utf8};
+
+mod memory_log;
+
+use memory_log::MemoryLog;
+
+/// Generous: a test fails by this, never passes by it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn runtime() -> Runtime {
+    Runtime::start(RuntimeConfig { threads: 2, ..RuntimeConfig::default() }).unwrap()
+}
+
+fn shouting() -> Topology {
+    let t = Topology::new("shouting");
+    t.stream("in", (raw(), utf8()))
+        .map_values(utf8(), |r, out| {
+            out.text(&r.value.to_uppercase());
+        })
+        .to("out");
+    t
+}
+
+fn start(topology: Topology, log: &Arc<MemoryLog>, runtime: &Runtime) -> Pipeline {
+    Pipeline::start(topology.build().unwrap(), log.clone(), runtime).unwrap()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn records_go_through_as_they_come() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 3)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    for n in 0..100 {
+        log.append("in", n % 3, &format!("v{n}"));
+    }
+    until("all records", || log.values("out").len() == 100);
+    let mut values = log.values("out");
+    values.sort();
+    let mut expected: Vec<_> = (0..100).map(|n| format!("V{n}")).collect();
+    expected.sort();
+    assert_eq!(values, expected);
+    until("an idle pipeline", || pipeline.status().tasks.iter().all(|task| task.lag == 0));
+    let status = pipeline.status();
+    assert_eq!((status.state, status.nodes[0].records), ("running", 100));
+    assert_eq!(status.latency_us.count, 100);
+}
+
+#[test]
+fn a_pipeline_goes_on_where_it_ended() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
+    for round in 0..3 {
+        let pipeline = start(shouting(), &log, &runtime);
+        log.append("in", 0, &format!("round {round}"));
+        until("the record", || log.values("out").len() == round + 1);
+        drop(pipeline);
+        assert_eq!(log.committed("shouting", "in", 0), Some(round as i64 + 1));
+    }
+    assert_eq!(log.values("out"), ["ROUND 0", "ROUND 1", "ROUND 2"]);
+}
+
+#[test]
+fn a_paused_pipeline_rests() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    pipeline.pause();
+    log.append("in", 0, "a");
+    assert_eq!(pipeline.status().state, "paused");
+    assert_eq!(pipeline.status().tasks[0].lag, 1);
+    pipeline.resume();
+    until("the record", || log.values("out") == ["A"]);
+}
+
+#[test]
+fn what_a_lost_leader_forgot_is_made_again() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1), ("out", 1)]), runtime());
+    log.fail_next_commits("out", 2, ErrorCode::NotLeaderOrFollower);
+    let pipeline = start(shouting(), &log, &runtime);
+    log.append("in", 0, "a");
+    until("a safe position", || pipeline.status().tasks[0].safe == 1);
+    assert_eq!(log.values("out").last().map(String::as_str), Some("A"));
+}
+
+#[test]
+fn a_batch_that_no_log_takes_stops_its_task_alone() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 2), ("out", 1)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    log.refuse("out", Some(ErrorCode::MessageTooLarge));
+    log.append("in", 0, "a");
+    until("a stopped task", || pipeline.status().tasks[0].stopped.is_some());
+    log.refuse("out", None);
+    log.append("in", 1, "b");
+    until("the other task", || log.values("out") == ["B"]);
+    let status = pipeline.status();
+    assert_eq!(status.state, "stopped");
+    assert!(status.tasks[0].stopped.as_ref().unwrap().contains("MessageTooLarge"), "{status:?}");
+    assert_eq!((status.tasks[0].safe, status.tasks[1].stopped.is_none()), (0, true));
+}
+
+#[test]
+fn a_panic_is_the_records_fault_and_nobody_elses() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
+    let t = Topology::new("t");
+    t.stream("in", (raw(), utf8())).peek(|r| assert_ne!(r.value, "bad")).named("check").to("out");
+    let t = t.on_fault(OnFault::DeadLetter("dead".to_owned()));
+    let pipeline = start(t, &log, &runtime);
+    for value in ["a", "bad", "b"] {
+        log.append("in", 0, value);
+    }
+    until("all records", || log.values("out") == ["a", "b"] && log.values("dead") == ["bad"]);
+    until("the counts", || pipeline.status().nodes.iter().any(|node| node.faults == 1));
+}
+
+#[test]
+fn a_source_that_is_missing_is_named() {
+    let (log, runtime) = (MemoryLog::new(&[]), runtime());
+    let program = shouting().build().unwrap();
+    let error = Pipeline::start(program, log, &runtime).unwrap_err();
+    assert!(matches!(&error, RunError::MissingSource { node, .. } if node == "stream-0"));
+    assert!(error.to_string().contains("main.rs:"), "{error}");
+}

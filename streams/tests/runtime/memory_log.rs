@@ -1,0 +1,195 @@
+//! A log in memory behind the port: commits at once, or refuses, or loses what it took.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use vltava_protocol::ErrorCode;
+use vltava_protocol::ids::{
+    LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicName, TopicPartition,
+};
+use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use vltava_protocol::record::builder::{BatchBuilder, BatchFields};
+use vltava_protocol::record::compression::Codec;
+use vltava_protocol::record::record::Records;
+use vltava_streams::log_access::{
+    AppendError, LogAccess, PartitionAccess, Role, Ticket, View, Watch,
+};
+
+#[derive(Default)]
+pub(crate) struct MemoryLog {
+    topics: Mutex<BTreeMap<String, Vec<Arc<Partition>>>>,
+    committed: Mutex<BTreeMap<(String, TopicPartition), Offset>>,
+}
+
+#[derive(Default)]
+struct Partition(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    batches: Vec<Bytes>,
+    end: i64,
+    refusal: Option<ErrorCode>,
+    losses: Vec<ErrorCode>,
+    wakers: Vec<Waker>,
+}
+
+struct Known<T>(Option<Result<T, ErrorCode>>);
+
+impl<T: Send> Ticket<T> for Known<T> {
+    fn poll(&mut self, _: &Waker) -> Poll<Result<T, ErrorCode>> {
+        Poll::Ready(self.0.take().expect("asked once"))
+    }
+}
+
+impl MemoryLog {
+    pub(crate) fn new(topics: &[(&str, i32)]) -> Arc<Self> {
+        let log = Self::default();
+        for (topic, partitions) in topics {
+            log.create(topic, *partitions);
+        }
+        Arc::new(log)
+    }
+
+    fn create(&self, topic: &str, partitions: i32) {
+        let partitions = (0..partitions).map(|_| Arc::default()).collect();
+        self.topics.lock().entry(topic.to_owned()).or_insert(partitions);
+    }
+
+    fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        self.topics.lock().get(topic)?.get(partition as usize).cloned()
+    }
+
+    pub(crate) fn append(&self, topic: &str, partition: i32, value: &str) {
+        let mut builder = BatchBuilder::new(Codec::None, None);
+        builder.append(self.now(), None, Some(value.as_bytes()), &[]);
+        let batch = builder.build(&BatchFields::default()).unwrap();
+        self.partition(topic, partition).unwrap().place(&batch);
+    }
+
+    pub(crate) fn values(&self, topic: &str) -> Vec<String> {
+        let partitions = self.topics.lock().get(topic).cloned().unwrap_or_default();
+        let mut values = Vec::new();
+        for partition in partitions {
+            for batch in &partition.0.lock().batches {
+                let header = BatchHeader::parse(batch).unwrap();
+                for record in Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count) {
+                    let value = record.unwrap().value.unwrap();
+                    values.push(String::from_utf8(value.to_vec()).unwrap());
+                }
+            }
+        }
+        values
+    }
+
+    pub(crate) fn committed(&self, application: &str, topic: &str, partition: i32) -> Option<i64> {
+        let tp = TopicPartition::new(TopicName::new(topic), PartitionIndex(partition));
+        self.committed.lock().get(&(application.to_owned(), tp)).map(|offset| offset.0)
+    }
+
+    pub(crate) fn refuse(&self, topic: &str, code: Option<ErrorCode>) {
+        self.partition(topic, 0).unwrap().0.lock().refusal = code;
+    }
+
+    pub(crate) fn fail_next_commits(&self, topic: &str, count: usize, code: ErrorCode) {
+        self.partition(topic, 0).unwrap().0.lock().losses = vec![code; count];
+    }
+}
+
+impl LogAccess for MemoryLog {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_000_000)
+    }
+
+    fn partitions(&self, topic: &TopicName) -> Option<i32> {
+        self.topics.lock().get(topic.as_str()).map(|partitions| partitions.len() as i32)
+    }
+
+    fn create_topic(&self, topic: &TopicName) -> Box<dyn Ticket> {
+        self.create(topic.as_str(), 1);
+        Box::new(Known(Some(Ok(()))))
+    }
+
+    fn open(&self, tp: &TopicPartition) -> Option<Arc<dyn PartitionAccess>> {
+        let partition = self.partition(tp.topic.as_str(), tp.partition.0)?;
+        Some(partition)
+    }
+
+    fn committed(
+        &self,
+        application: &str,
+        partitions: &[TopicPartition],
+    ) -> Box<dyn Ticket<Vec<Option<Offset>>>> {
+        let committed = self.committed.lock();
+        let of =
+            |tp: &TopicPartition| committed.get(&(application.to_owned(), tp.clone())).copied();
+        Box::new(Known(Some(Ok(partitions.iter().map(of).collect()))))
+    }
+
+    fn commit(&self, application: &str, positions: &[(TopicPartition, Offset)]) -> Box<dyn Ticket> {
+        let mut committed = self.committed.lock();
+        for (tp, offset) in positions {
+            committed.insert((application.to_owned(), tp.clone()), *offset);
+        }
+        Box::new(Known(Some(Ok(()))))
+    }
+}
+
+impl Partition {
+    fn place(&self, batch: &Bytes) {
+        let wakers = {
+            let mut state = self.0.lock();
+            let mut header = BatchHeader::parse(batch).unwrap();
+            header.base_offset = Offset(state.end);
+            state.end = header.end_offset().0;
+            let mut placed = batch.to_vec();
+            header.write(&mut placed);
+            state.batches.push(placed.into());
+            state.wakers.clone()
+        };
+        wakers.iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+impl PartitionAccess for Partition {
+    fn view(&self) -> View {
+        View {
+            log_start_offset: Offset(0),
+            high_watermark: Offset(self.0.lock().end),
+            leader_epoch: LeaderEpoch(1),
+            role: Role::Leader,
+        }
+    }
+
+    fn read(&self, from: Offset, _: usize) -> Result<Vec<Bytes>, ErrorCode> {
+        let state = self.0.lock();
+        let is_wanted = |batch: &&Bytes| BatchHeader::parse(batch).unwrap().end_offset() > from;
+        Ok(state.batches.iter().filter(is_wanted).cloned().collect())
+    }
+
+    fn timestamp_at(&self, _: Offset) -> Option<Timestamp> {
+        None
+    }
+
+    fn append(&self, batch: &Bytes) -> Result<Box<dyn Ticket>, AppendError> {
+        let (refusal, loss) = {
+            let mut state = self.0.lock();
+            (state.refusal, state.losses.pop())
+        };
+        if let Some(code) = refusal {
+            return Err(AppendError::Refused(code));
+        }
+        if let Some(code) = loss {
+            return Ok(Box::new(Known(Some(Err(code)))));
+        }
+        self.place(batch);
+        Ok(Box::new(Known(Some(Ok(())))))
+    }
+
+    fn watch(&self, waker: Waker) -> Watch {
+        self.0.lock().wakers.push(waker);
+        Box::new(())
+    }
+}
