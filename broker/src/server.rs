@@ -131,10 +131,11 @@ impl Shutdown {
 }
 
 impl Server {
-    /// Serves `listener`; each connection with what `make` builds for it.
+    /// Serves `listener`; each connection with what `make` builds for it. Limits may change while
+    /// it runs; connections that there are stay, however many.
     pub fn start<V: Service>(
         listener: TcpListener,
-        limits: Limits,
+        limits: watch::Receiver<Limits>,
         connection: ConnectionConfig,
         metrics: ConnectionMetrics,
         make: impl Fn(Arc<Peer>, Shutdown) -> V + Send + 'static,
@@ -174,7 +175,7 @@ impl Server {
 
 /// The accepting task.
 struct Acceptor {
-    limits: Limits,
+    limits: watch::Receiver<Limits>,
     connection: ConnectionConfig,
     metrics: ConnectionMetrics,
     shutdown: Shutdown,
@@ -193,12 +194,13 @@ impl Acceptor {
         let shutdown = self.shutdown.clone();
         let mut told = std::pin::pin!(shutdown.requested());
         loop {
-            let has_room = self.connections.len() < self.limits.connections_max;
+            let has_room = self.connections.len() < self.limits.borrow().connections_max;
             tokio::select! {
                 () = &mut told => break,
                 Some(ended) = self.connections.join_next_with_id() => {
                     self.forget(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
                 }
+                () = changed(&mut self.limits) => {}
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((socket, addr)) => self.admit(socket, addr, &make),
                     Err(error) => pause_after(&error).await,
@@ -222,7 +224,7 @@ impl Acceptor {
         make: &impl Fn(Arc<Peer>, Shutdown) -> V,
     ) {
         let of_ip = self.per_ip.get(&addr.ip()).copied().unwrap_or(0);
-        if of_ip >= self.limits.of(addr.ip()) {
+        if of_ip >= self.limits.borrow().of(addr.ip()) {
             self.metrics.refused.inc();
             debug!(peer = %addr, "connection refused: too many of this address");
             return;
@@ -243,8 +245,9 @@ impl Acceptor {
         let shutdown = self.shutdown.clone();
         let told = async move { shutdown.requested().await };
         let connection = Connection::new(socket, service, &self.connection, told);
-        if self.connections.len() + 1 == self.limits.connections_max {
-            warn!(connections = self.limits.connections_max, "max.connections reached: more wait");
+        let connections_max = self.limits.borrow().connections_max;
+        if self.connections.len() + 1 == connections_max {
+            warn!(connections = connections_max, "max.connections reached: more wait");
         }
         let metrics = self.metrics.clone();
         let task = self.connections.spawn(async move {
@@ -263,6 +266,13 @@ impl Acceptor {
         if *count == 0 {
             self.per_ip.remove(&ip);
         }
+    }
+}
+
+/// Completes when the limits change; never, when nobody is left to change them. Cancel-safe.
+async fn changed(limits: &mut watch::Receiver<Limits>) {
+    if limits.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -63,7 +63,7 @@ config_table! {
     }
 
     /// The address and port that clients are told to connect to. Set by --advertise.
-    advertised_listeners: Option<String> = unset("advertised.listeners").flag("--advertise");
+    advertised_listeners: Option<Vec<String>> = unset("advertised.listeners").flag("--advertise");
     /// Whether asking for a topic that does not exist creates it.
     auto_create_topics_enable: bool = key("auto.create.topics.enable", "true");
     /// The id of this node. Set by --node-id.
@@ -137,7 +137,7 @@ config_table! {
     /// The shortest session timeout that a member of a classic group may ask for.
     group_min_session_timeout_ms: i32 = key("group.min.session.timeout.ms", "6000");
     /// The address that the broker listens on. Set by --listen.
-    listeners: String = key("listeners", "PLAINTEXT://127.0.0.1:9092").flag("--listen");
+    listeners: Vec<String> = key("listeners", "PLAINTEXT://127.0.0.1:9092").flag("--listen");
     /// How long the cleaner keeps the marker of a deleted key.
     log_cleaner_delete_retention_ms: i64 =
         key("log.cleaner.delete.retention.ms", "86400000").at_least(0).cluster_wide();
@@ -154,7 +154,7 @@ config_table! {
     log_cleanup_policy: CleanupPolicy =
         key("log.cleanup.policy", "delete").bound(Bound::Each(POLICIES)).cluster_wide();
     /// The directory of all data. Set by --data-dir.
-    log_dirs: Option<String> = unset("log.dirs").flag("--data-dir");
+    log_dirs: Option<Vec<String>> = unset("log.dirs").flag("--data-dir");
     /// When a write counts as done: fsync, when a majority has it on disk; page-cache, when a
     /// majority has it in memory. Not a key of Kafka's.
     log_durability: Durability =
@@ -222,13 +222,13 @@ config_table! {
     log_segment_delete_delay_ms: i64 =
         key("log.segment.delete.delay.ms", "60000").at_least(0).cluster_wide();
     /// The most connections at a time. More wait, unaccepted, until others end.
-    max_connections: i32 = key("max.connections", "2147483647").at_least(0);
+    max_connections: i32 = key("max.connections", "2147483647").at_least(0).cluster_wide();
     /// The most connections at a time from one address. More are closed at once.
-    max_connections_per_ip: i32 = key("max.connections.per.ip", "2147483647").at_least(0);
+    max_connections_per_ip: i32 = key("max.connections.per.ip", "2147483647").at_least(0).cluster_wide();
     /// Other limits of `max.connections.per.ip` for some addresses, as `127.0.0.1:200,[::1]:200`.
     /// Names are not resolved.
     max_connections_per_ip_overrides: ConnectionsPerIp =
-        key("max.connections.per.ip.overrides", "").bound(Bound::ConnectionsPerIp);
+        key("max.connections.per.ip.overrides", "").bound(Bound::ConnectionsPerIp).cluster_wide();
     /// The most Fetch sessions that are kept.
     max_incremental_fetch_session_cache_slots: i32 =
         key("max.incremental.fetch.session.cache.slots", "1000").at_least(0);
@@ -240,7 +240,7 @@ config_table! {
     /// The replicas that must have a batch before acks=all is answered.
     min_insync_replicas: i32 = key("min.insync.replicas", "1").at_least(1).cluster_wide();
     /// The id of this node. Set by --node-id.
-    node_id: i32 = key("node.id", "1").flag("--node-id");
+    node_id: i32 = unset("node.id").flag("--node-id");
     /// Partitions of a topic when its creation does not say.
     num_partitions: i32 = key("num.partitions", "1").at_least(1);
     /// The most bytes of the metadata of a committed offset.
@@ -434,9 +434,9 @@ mod tests {
     fn flags_show_under_kafka_s_names() {
         let config = config(&[]).unwrap();
         assert_eq!((config.node_id, config.broker_id), (7, 7));
-        assert_eq!(config.listeners, "PLAINTEXT://127.0.0.1:0");
-        let advertised = config.advertised_listeners.as_deref();
-        assert_eq!(advertised, Some("PLAINTEXT://broker.example:19092"));
+        assert_eq!(config.listeners, ["PLAINTEXT://127.0.0.1:0"]);
+        let advertised = config.advertised_listeners.unwrap();
+        assert_eq!(advertised, ["PLAINTEXT://broker.example:19092"]);
     }
 
     #[test]

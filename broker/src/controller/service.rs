@@ -83,8 +83,10 @@ pub enum ApplyError {
     },
 }
 
+/// Somebody who heeds what is set for the broker at run time. Must not block, nor call back.
+pub type ConfigFollower = Box<dyn Fn(&BrokerConfig) + Send + Sync>;
+
 /// See the module.
-#[derive(Debug)]
 pub struct Controller {
     group_zero: Arc<Partition>,
     partitions: Arc<Partitions>,
@@ -94,6 +96,7 @@ pub struct Controller {
     /// What was set at run time laid over `config`.
     effective: RwLock<Arc<BrokerConfig>>,
     observers: Observers,
+    followers: Mutex<Vec<ConfigFollower>>,
     /// Held while records are applied and the partitions follow; never over an await.
     applying: Mutex<()>,
     /// Held by the one change that is under way, over its awaits.
@@ -125,6 +128,7 @@ impl Controller {
             partitions,
             clock,
             effective: RwLock::new(config.clone()),
+            followers: Mutex::default(),
             config,
             image: RwLock::default(),
             observers: Observers::default(),
@@ -141,6 +145,14 @@ impl Controller {
     /// The broker's configuration with what was set at run time; as of the newest image.
     pub fn broker_config(&self) -> Arc<BrokerConfig> {
         self.effective.read().clone()
+    }
+
+    /// Tells `follower` the broker's configuration, now and whenever it changes at run time.
+    pub fn follow_broker_config(&self, follower: ConfigFollower) {
+        // Held over the first call, so that a change in between is not told before it.
+        let mut followers = self.followers.lock();
+        follower(&self.broker_config());
+        followers.push(follower);
     }
 
     /// The log of group 0.
@@ -183,7 +195,12 @@ impl Controller {
     fn reconfigure(&self, image: &MetadataImage) {
         let layers = image.layers(self.config.flags.node_id, &self.config.settings);
         match self.config.effective(&layers) {
-            Ok(config) => *self.effective.write() = Arc::new(config),
+            Ok(config) => {
+                let followers = self.followers.lock();
+                *self.effective.write() = Arc::new(config);
+                let config = self.broker_config();
+                followers.iter().for_each(|follower| follower(&config));
+            }
             // Each part was right when it was set; together with another file they need not be.
             Err(error) => {
                 tracing::error!(%error, "the configuration set at run time is not heeded");
@@ -384,6 +401,12 @@ impl Controller {
         self.group_zero.room(batch.batch.len()).await;
         let appended = self.group_zero.append(&batch, Acks::All, now);
         appended.map(|appended| appended.ack).map_err(|refused| refusal(refused.code()))
+    }
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("group_zero", &self.group_zero).finish_non_exhaustive()
     }
 }
 

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::frame::{HeadError, RequestHead, parse_head};
 use vltava_protocol::messages::{RequestBody, StrBytes, decode_request};
 
+use crate::config::BrokerConfig;
 use crate::connection::{Boxed, CloseCause, ConnectionConfig, Reply, Service, Stage};
 use crate::context::{RequestContext, Shared};
 use crate::fetch_sessions::FetchSessions;
@@ -204,13 +205,22 @@ pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
         receive_max: millis(settings.socket_request_receive_timeout_ms),
         memory: RequestMemory::new(room),
     };
-    let limits = Limits {
-        connections_max: at_most(settings.max_connections),
-        connections_per_ip_max: at_most(settings.max_connections_per_ip),
-        overrides: settings.max_connections_per_ip_overrides.clone(),
+    let limits = move |config: &BrokerConfig| Limits {
+        connections_max: at_most(config.max_connections),
+        connections_per_ip_max: at_most(config.max_connections_per_ip),
+        overrides: config.max_connections_per_ip_overrides.clone(),
     };
+    let (sender, limited) = watch::channel(limits(settings));
+    node.controller.follow_broker_config(Box::new(move |config| {
+        sender.send_if_modified(|current| {
+            let new = limits(config);
+            let is_new = *current != new;
+            *current = new;
+            is_new
+        });
+    }));
     let metrics = node.metrics.connections.clone();
-    Server::start(listener, limits, connection, metrics, move |peer, shutdown| Router {
+    Server::start(listener, limited, connection, metrics, move |peer, shutdown| Router {
         node: Arc::clone(&node),
         shared: Arc::clone(&shared),
         peer,

@@ -37,6 +37,7 @@ fn start_with(limits: Limits) -> (Server, ConnectionMetrics) {
     };
     let metrics = ConnectionMetrics::default();
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (_, limits) = tokio::sync::watch::channel(limits);
     (Server::start(listener, limits, connection, metrics.clone(), |_, _| Echo).unwrap(), metrics)
 }
 
