@@ -1,6 +1,7 @@
 //! Groups and subscriptions to client metrics as resources, and the list of all resources.
 
 use kafka_protocol::messages::ListConfigResourcesRequest;
+use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use vltava_tests::harness::{Broker, RawClient, Tested, requests};
 
 use crate::Row;
@@ -113,7 +114,7 @@ fn resources_are_listed(broker: &Broker) -> Tested {
         let response = client.call(1, &request)?;
         assert_eq!(response.error_code, 0);
         for (kind, name) in [(TOPIC, &topic), (BROKER, &node), (LOGGERS, &node)] {
-            let is_it = |resource: &&kafka_protocol::messages::list_config_resources_response::ConfigResource| {
+            let is_it = |resource: &&ConfigResource| {
                 (resource.resource_type, &*resource.resource_name) == (kind, name)
             };
             assert_eq!(response.config_resources.iter().filter(is_it).count(), 1, "{kind} {name}");
