@@ -54,6 +54,9 @@ pub(crate) struct Options {
     /// Only rows whose name contains this, quick ones or not. May be repeated.
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
+    /// Only these brokers. May be repeated; without Kafka there are no ratios.
+    #[arg(long, value_name = "BROKER")]
+    on: Vec<Kind>,
     /// How often everything is repeated; by default 2 or 5.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=50))]
     repetitions: Option<u8>,
@@ -77,6 +80,13 @@ impl Options {
     }
 }
 
+/// What is run how often on what.
+struct Plan<'a> {
+    cx: Cx<'a>,
+    kinds: Vec<Kind>,
+    repetitions: usize,
+}
+
 /// Compares, prints the table, writes the results.
 pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| options.takes(row)).collect();
@@ -87,6 +97,8 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
         return Ok(());
     }
     let vltava = options.broker.clone().map_or_else(find_or_build, Ok)?;
+    let all = || Kind::ALL.to_vec();
+    let kinds = if options.on.is_empty() { all() } else { options.on.clone() };
     let tools = Tools { vltava, kafka: Kafka::fetch()? };
     let (scale, repetitions) = if options.quick {
         (Scale::QUICK, REPETITIONS_QUICK)
@@ -95,7 +107,7 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     };
     let repetitions = options.repetitions.map_or(repetitions, usize::from);
     let mut results = Results::new(Machine::look(), options.quick, repetitions);
-    let cx = Cx::new(&tools, scale);
+    let plan = Plan { cx: Cx::new(&tools, scale), kinds, repetitions };
     let (mut loads, mut lives) = (Vec::new(), Vec::new());
     for row in &rows {
         match &row.work {
@@ -104,14 +116,15 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
             Work::After => {}
         }
     }
-    drive(&cx, &loads, repetitions, &mut results)?;
-    live(&cx, &lives, repetitions, &mut results);
+    drive(&plan, &loads, &mut results)?;
+    live(&plan, &lives, &mut results);
     results.finish(&[&rows[..], &[&AFTER]].concat());
     println!("{}\n{}", report::table(&results), report::failures(&results));
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let dir = options.results.as_deref().unwrap_or(&sources);
     // A part is no result to keep beside the whole.
-    let name = match (options.only.is_empty(), options.quick) {
+    let is_whole = options.only.is_empty() && options.on.is_empty();
+    let name = match (is_whole, options.quick) {
         (false, _) => "part",
         (true, true) => "quick",
         (true, false) => "compare",
@@ -121,17 +134,17 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
 
 /// Drives loads at brokers that all of them share; then tells their memory.
 fn drive(
-    cx: &Cx<'_>,
+    plan: &Plan<'_>,
     loads: &[(&Row, &Load)],
-    repetitions: usize,
     results: &mut Results,
 ) -> Result<(), BenchError> {
     if loads.is_empty() {
         return Ok(());
     }
+    let cx = &plan.cx;
     let start = |kind: &Kind| Target::start(*kind, cx.tools);
-    let targets = Kind::ALL.iter().map(start).collect::<Result<Vec<_>, _>>()?;
-    for repetition in 0..repetitions {
+    let targets = plan.kinds.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    for repetition in 0..plan.repetitions {
         for (row, load) in loads {
             for target in turn(&targets, repetition) {
                 if row.kinds.contains(&target.kind()) {
@@ -151,11 +164,13 @@ fn drive(
 }
 
 /// Runs what needs a broker of its own.
-fn live(cx: &Cx<'_>, lives: &[(&Row, &Life)], repetitions: usize, results: &mut Results) {
-    for repetition in 0..repetitions {
+fn live(plan: &Plan<'_>, lives: &[(&Row, &Life)], results: &mut Results) {
+    for repetition in 0..plan.repetitions {
         for (row, life) in lives {
-            for kind in turn(row.kinds, repetition) {
-                take(results, row, *kind, repetition, || life.run(cx, *kind));
+            for kind in turn(&plan.kinds, repetition) {
+                if row.kinds.contains(kind) {
+                    take(results, row, *kind, repetition, || life.run(&plan.cx, *kind));
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::vltava::{Broker, scratch};
 
 /// What runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// Apache Kafka, one KRaft node.
     Kafka,
