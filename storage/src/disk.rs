@@ -91,6 +91,30 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// The bytes of `range` without a copy, through a read-only map of the file. The range must
     /// have been written, and lie within the file's capacity, else it is `InvalidInput`.
     fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// Brings a range that was written into memory, in order, so that a [slice](DiskFile::slice) of
+    /// it can be touched without waiting for the disk, and without meeting its faults there. Blocks.
+    fn populate(&self, range: Range<u64>) -> io::Result<()> {
+        populate_by_reading(self, range)
+    }
+}
+
+/// Bytes read at once to bring a cold range into memory.
+const POPULATE_BYTES: u64 = 256 * 1024;
+
+/// Reads a range for no other reason than that it is in the page cache afterwards.
+fn populate_by_reading<F: DiskFile + ?Sized>(file: &F, range: Range<u64>) -> io::Result<()> {
+    let mut scratch = vec![0; range.end.saturating_sub(range.start).min(POPULATE_BYTES) as usize];
+    let mut position = range.start;
+    while position < range.end {
+        let left = (range.end - position).min(scratch.len() as u64) as usize;
+        let read = file.read_at(position, &mut scratch[..left])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        position += read as u64;
+    }
+    Ok(())
 }
 
 /// The end of a write, which must lie within the capacity.

@@ -8,9 +8,6 @@ use bytes::Bytes;
 
 use crate::flush::SegmentFile;
 
-/// Bytes read at once to bring a cold range into memory.
-const PREFAULT_BYTES: usize = 256 * 1024;
-
 /// Whole batches of one segment, none of them internal.
 ///
 /// It holds the file, so it stays valid and unchanged for as long as it lives, whatever happens to
@@ -49,18 +46,8 @@ impl LogSlice {
         self.recent
     }
 
-    /// Reads the range into the page cache, in order, so that the map finds it there.
+    /// Brings the range into memory, so that touching it does not wait for a disk. Blocks.
     pub fn prefault(&self) -> io::Result<()> {
-        let mut scratch = vec![0; PREFAULT_BYTES.min(self.len())];
-        let mut position = self.range.start;
-        while position < self.range.end {
-            let left = (self.range.end - position).min(scratch.len() as u64) as usize;
-            let read = self.file.file.read_at(position, &mut scratch[..left])?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            position += read as u64;
-        }
-        Ok(())
+        self.file.file.populate(self.range.clone())
     }
 }

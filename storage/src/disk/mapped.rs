@@ -11,6 +11,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, IoSlice};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -19,8 +20,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Advice, Mmap, MmapOptions};
 use parking_lot::Mutex;
+use rustix::fs::Advice as FileAdvice;
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile, ignore_missing};
@@ -156,7 +158,7 @@ struct MappedFile {
     /// Invariant: the file has at least this many bytes. Only grows.
     written: AtomicU64,
     capacity: u64,
-    map: OnceLock<Bytes>,
+    map: OnceLock<Map>,
 }
 
 impl std::fmt::Debug for MappedFile {
@@ -169,8 +171,14 @@ impl std::fmt::Debug for MappedFile {
     }
 }
 
+/// A map of all of a file, and its bytes to be sliced.
+struct Map {
+    map: Arc<Mmap>,
+    bytes: Bytes,
+}
+
 /// Keeps a map alive for as long as any slice of it.
-struct Owner(Mmap);
+struct Owner(Arc<Mmap>);
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
@@ -183,7 +191,7 @@ impl MappedFile {
         Self { file, written: AtomicU64::new(written), capacity, map: OnceLock::new() }
     }
 
-    fn map(&self) -> io::Result<&Bytes> {
+    fn map(&self) -> io::Result<&Map> {
         if let Some(map) = self.map.get() {
             return Ok(map);
         }
@@ -194,8 +202,10 @@ impl MappedFile {
         // twice while a reader may hold it (see the invariants of this module and of `disk`).
         // That no other program does either is what `DirLock` is for.
         let map = unsafe { MmapOptions::new().len(length).map(&self.file)? };
+        let map = Arc::new(map);
+        let bytes = Bytes::from_owner(Owner(map.clone()));
         // Two first readers may race here; the loser's map is dropped.
-        Ok(self.map.get_or_init(|| Bytes::from_owner(Owner(map))))
+        Ok(self.map.get_or_init(|| Map { map, bytes }))
     }
 }
 
@@ -268,7 +278,23 @@ impl DiskFile for MappedFile {
             return Ok(Bytes::new());
         }
         // Fits: the end is at most the capacity, which was mapped.
-        Ok(self.map()?.slice(range.start as usize..range.end as usize))
+        Ok(self.map()?.bytes.slice(range.start as usize..range.end as usize))
+    }
+
+    fn populate(&self, range: Range<u64>) -> io::Result<()> {
+        super::check_slice(&range, self.written.load(Ordering::Acquire), self.capacity)?;
+        let Some(length) = NonZeroU64::new(range.end - range.start) else { return Ok(()) };
+        // All reads are under way before the first is waited for. It is advice, and may be refused.
+        let _ = rustix::fs::fadvise(&self.file, range.start, Some(length), FileAdvice::WillNeed);
+        let (start, length) = (range.start as usize, length.get() as usize);
+        match self.map()?.map.advise_range(Advice::PopulateRead, start, length) {
+            // Linux before 5.14 does not know this advice.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                super::populate_by_reading(self, range)
+            }
+            // A page that cannot be read is an error here, where touching it would be a signal.
+            done => done,
+        }
     }
 }
 
@@ -333,6 +359,8 @@ mod tests {
         file.write_at(4, &[IoSlice::new(b"ef")]).unwrap();
         assert_eq!(&first[..], b"bc");
         assert_eq!(&file.slice(0..6).unwrap()[..], b"abcdef");
+        file.populate(1..5).unwrap();
+        file.populate(3..3).unwrap();
         disk.remove(Path::new("a")).unwrap();
         drop(file);
         assert_eq!(&first[..], b"bc");
@@ -344,7 +372,8 @@ mod tests {
         let file = disk.create(Path::new("a"), 8).unwrap();
         file.write_at(0, &[IoSlice::new(b"abcd")]).unwrap();
         for range in [0..5, 5..6, 8..9] {
-            assert_eq!(file.slice(range).unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(file.slice(range.clone()).unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(file.populate(range).unwrap_err().kind(), ErrorKind::InvalidInput);
         }
         assert_eq!(
             file.write_at(6, &[IoSlice::new(b"abc")]).unwrap_err().kind(),
