@@ -43,7 +43,7 @@ use target::{Kind, Target, Tools};
 
 const MEBIBYTE: f64 = 1_048_576.0;
 const REPETITIONS_QUICK: usize = 2;
-const REPETITIONS_FULL: usize = 5;
+const REPETITIONS_FULL: usize = 3;
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub(crate) struct Options {
     /// Only these brokers. May be repeated; without Kafka there are no ratios.
     #[arg(long, value_name = "BROKER")]
     on: Vec<Kind>,
-    /// How often everything is repeated; by default 2 or 5.
+    /// How often everything is repeated; by default 2 or 3.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=50))]
     repetitions: Option<u8>,
     /// Only tell which rows there are.

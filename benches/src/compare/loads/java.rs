@@ -40,7 +40,7 @@ pub(super) fn consume(run: &Run<'_>) -> Result<f64, BenchError> {
         "--num-records",
         &run.records.to_string(),
         "--timeout",
-        "30000",
+        "120000",
     ]
     .map(str::to_owned);
     let said = run.cx.tools.kafka.tool("org.apache.kafka.tools.ConsumerPerformance", &arguments)?;

@@ -16,7 +16,7 @@ use super::exchange::Run;
 use crate::error::{BenchError, foreign};
 
 /// Longest wait for anything to move.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a full queue is waited for before it is tried again.
 const ROOM_AFTER: Duration = Duration::from_millis(5);
 /// Records between two looks at what was delivered.
