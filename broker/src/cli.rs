@@ -213,7 +213,7 @@ mod tests {
             "vltava topic create t u --validate-only",
             "vltava topic alter t --partitions 3 --config a=b --delete-config c",
             "vltava config describe topic t --all",
-            "vltava config describe cluster --key a --docs",
+            "vltava config describe cluster --key a",
             "vltava config alter broker 1 --set a=b --delete c --append d=e --subtract f=g",
             "vltava group list --state empty --type classic",
             "vltava group describe",

@@ -8,15 +8,18 @@ use super::topic::pair;
 use super::{ClientArgs, CommandError, output};
 use crate::client::admin::{ConfigChange, ConfigEntry, ConfigSynonym, Resource};
 
+/// How wide the meaning of a key is printed.
+const TEXT_COLUMNS: usize = 92;
+
 /// The commands on configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Show what is set; with --all also the defaults, and where each value comes from.
+    /// Show what is set; with --all every key, with its default and meaning.
     #[command(after_help = "Examples:
   vltava config describe topic rivers
   vltava config describe broker 1 --all
   vltava config describe cluster --json
-  vltava config describe topic rivers --key retention.ms --docs")]
+  vltava config describe topic rivers --key retention.ms")]
     Describe(DescribeArgs),
     /// Set, extend or forget values, at once and without a restart.
     #[command(after_help = "Examples:
@@ -68,15 +71,12 @@ impl ResourceArgs {
 pub struct DescribeArgs {
     #[command(flatten)]
     resource: ResourceArgs,
-    /// Show defaults too, and every value that a key could take.
+    /// Show every key with its value, what that could be instead, its kind and its meaning.
     #[arg(long)]
     all: bool,
-    /// Only this key, whether it is set or not. May be repeated.
-    #[arg(long = "key", value_name = "KEY")]
+    /// Show this key so, whether it is set or not. May be repeated.
+    #[arg(long = "key", value_name = "KEY", conflicts_with = "all")]
     keys: Vec<String>,
-    /// Show what each key is for.
-    #[arg(long)]
-    docs: bool,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -156,7 +156,14 @@ async fn describe(args: DescribeArgs) -> Result<(), CommandError> {
     if entries.is_empty() {
         return output::line(&format!("nothing is set for {resource}"));
     }
-    print(&entries, args.all, args.docs)
+    if args.all || !args.keys.is_empty() {
+        return entries.iter().try_for_each(print_whole);
+    }
+    let row = |entry: &ConfigEntry| {
+        let value = show(entry.value.as_ref(), entry.sensitive);
+        vec![entry.name.clone(), value, entry.source.to_owned()]
+    };
+    output::table(&["KEY", "VALUE", "SOURCE"], entries.iter().map(row).collect())
 }
 
 fn as_json(entry: &ConfigEntry) -> Value {
@@ -181,40 +188,34 @@ fn show(value: Option<&String>, is_sensitive: bool) -> String {
     }
 }
 
-fn print(
-    entries: &[ConfigEntry],
-    with_synonyms: bool,
-    with_docs: bool,
-) -> Result<(), CommandError> {
-    let row = |entry: &ConfigEntry| {
-        let mut row = vec![
-            entry.name.clone(),
-            show(entry.value.as_ref(), entry.sensitive),
-            entry.source.to_owned(),
-        ];
-        if with_synonyms {
-            let synonym = |synonym: &ConfigSynonym| {
-                let value = show(synonym.value.as_ref(), entry.sensitive);
-                format!("{}:{}={value}", synonym.source, synonym.name)
-            };
-            let may_change = if entry.read_only { "at start" } else { "any time" };
-            row.push(entry.kind.to_owned());
-            row.push(may_change.to_owned());
-            row.push(output::list(entry.synonyms.iter().map(synonym)));
-        }
-        if with_docs {
-            row.push(entry.documentation.as_deref().unwrap_or("-").replace('\n', " "));
-        }
-        row
-    };
-    let mut header = vec!["KEY", "VALUE", "SOURCE"];
-    if with_synonyms {
-        header.extend(["TYPE", "CHANGES", "VALUES"]);
+/// All that there is to know of a key.
+fn print_whole(entry: &ConfigEntry) -> Result<(), CommandError> {
+    output::line(&format!("{} = {}", entry.name, show(entry.value.as_ref(), entry.sensitive)))?;
+    let changes = if entry.read_only { "changes only at start" } else { "changes at any time" };
+    output::line(&format!("    from: {} ({}, {changes})", entry.source, entry.kind))?;
+    for synonym in &entry.synonyms {
+        let value = show(synonym.value.as_ref(), entry.sensitive);
+        output::line(&format!("    {}: {} = {value}", synonym.source, synonym.name))?;
     }
-    if with_docs {
-        header.push("MEANING");
+    for line in wrapped(entry.documentation.as_deref().unwrap_or_default()) {
+        output::line(&format!("    {line}"))?;
     }
-    output::table(&header, entries.iter().map(row).collect())
+    Ok(())
+}
+
+/// Lines of whole words, none longer than [`TEXT_COLUMNS`] unless by its only word.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= TEXT_COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 async fn alter(args: AlterArgs) -> Result<(), CommandError> {
@@ -231,4 +232,19 @@ async fn alter(args: AlterArgs) -> Result<(), CommandError> {
     }
     let what = if args.validate_only { "could be altered" } else { "altered" };
     output::line(&format!("configuration of {resource} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped_at_words() {
+        let long = "x".repeat(TEXT_COLUMNS + 1);
+        assert_eq!(wrapped(""), Vec::<String>::new());
+        assert_eq!(wrapped("a  b\nc"), ["a b c"]);
+        assert_eq!(wrapped(&format!("a {long} b")), ["a", long.as_str(), "b"]);
+        let half = "y".repeat(TEXT_COLUMNS / 2);
+        assert_eq!(wrapped(&format!("{half} {half}")), [half.as_str(), half.as_str()]);
+    }
 }

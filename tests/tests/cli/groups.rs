@@ -8,7 +8,7 @@ use libtest_mimic::Failed;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use vltava_tests::harness::{Broker, BrokerOptions, Tested, paths, process, requests};
+use vltava_tests::harness::{Broker, BrokerOptions, RawClient, Tested, paths, process, requests};
 
 use crate::commands::{document, eventually, on};
 use crate::{BINARY, Row, vltava};
@@ -24,9 +24,17 @@ pub(crate) const OF_A_CLIENT: &[Row] = &[
     ("a_group_is_explained_by_the_protocol", a_group_is_explained_by_the_protocol),
 ];
 
-fn broker() -> Tested<Broker> {
+/// Against our own broker, which can be killed.
+pub(crate) const OF_THE_BROKER: &[Row] =
+    &[("a_member_survives_its_broker", a_member_survives_its_broker)];
+
+fn options() -> BrokerOptions {
     // No test here needs the first members of a group to wait for more.
-    Broker::start(BrokerOptions::new(BINARY).set("group.initial.rebalance.delay.ms", "0"))
+    BrokerOptions::new(BINARY).set("group.initial.rebalance.delay.ms", "0")
+}
+
+fn broker() -> Tested<Broker> {
+    Broker::start(options())
 }
 
 /// A topic with so many partitions and keyed records `k0` …, and the records as they are printed.
@@ -323,5 +331,27 @@ fn a_group_is_explained_by_the_protocol() -> Tested {
     let refused = vltava(&[&nowhere[..], &["--bootstrap", broker.bootstrap()]].concat(), "")?;
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("127.0.0.1:1"), "{}", refused.stderr);
+    Ok(())
+}
+
+/// Members bear a broker that is away for a moment, and it knows them when it is back.
+fn a_member_survives_its_broker() -> Tested {
+    let mut broker = Broker::start(options().stable_port()?)?;
+    let topic = topic(&broker, "2", 10)?;
+    let group = requests::unique("surviving");
+    let reader = Running::consumer(&broker, &topic, &group)?;
+    eventually("a reader", || Ok(reader.lines()?.len() == 10))?;
+    for round in 1..=2 {
+        broker.kill9()?;
+        broker.restart()?;
+        requests::await_leaders(&mut RawClient::connect(broker.bootstrap())?, &topic, 2)?;
+        produce(&broker, &topic, 10 * round..10 * (round + 1))?;
+        eventually("the reader", || Ok(reader.lines()?.len() == 10 * (round + 1)))?;
+    }
+    let lines = reader.interrupt()?;
+    assert_eq!(lines.iter().collect::<BTreeSet<_>>().len(), 30, "nothing came twice");
+    let described = describe(&broker, &group)?;
+    assert_eq!(described["state"], "Empty");
+    assert!(offsets(&described).values().all(|(_, lag)| *lag == 0), "{described}");
     Ok(())
 }
