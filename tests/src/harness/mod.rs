@@ -12,6 +12,7 @@ pub mod batch;
 pub mod broker;
 pub mod good_client;
 pub mod load;
+pub mod members;
 pub mod paths;
 pub mod process;
 pub mod raw;
