@@ -53,9 +53,9 @@ impl<K: Ord + Clone, V: Clone> Overlay<K, V> {
         }
     }
 
-    /// Whether anything is appended and not committed.
-    pub fn has_pending(&self) -> bool {
-        !self.appends.is_empty()
+    /// The last append that is not committed.
+    pub fn last_pending(&self) -> Option<Seq> {
+        self.appends.back().map(|(seq, _)| *seq)
     }
 
     /// The keys that are changed and not committed.
@@ -225,7 +225,7 @@ mod tests {
             (committed(&overlay).as_str(), view(&overlay, 0).as_str()),
             ("1a2b5a", "1a2b3c5a")
         );
-        assert!(overlay.has_pending());
+        assert_eq!(overlay.last_pending(), Some(Seq(2)));
         overlay.forget_pending();
         assert_eq!(view(&overlay, 0), "1a2b5a");
         overlay.append(1, None, Seq(1));

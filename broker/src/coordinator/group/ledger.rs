@@ -98,7 +98,7 @@ impl Ledger {
         out.push(Effect::Append { seq, records });
     }
 
-    /// Says what follows when the last append is committed.
+    /// Says what follows when the last append, one of this same call, is committed.
     pub(super) fn after_last(&mut self, after: AfterCommit) {
         if let AfterCommit::Reply(token, _) = &after {
             self.park(*token, Place::Commit);
@@ -106,17 +106,20 @@ impl Ledger {
         self.awaiting.push_back((self.last, after));
     }
 
-    /// Answers once everything appended so far is committed.
+    /// Answers once everything appended so far is committed. That is not [`last`](Self::last):
+    /// the log may have refused that one.
     pub(super) fn reply_after_last(
         &mut self,
         token: Token,
         response: GroupResponse,
         out: &mut Vec<Effect>,
     ) {
-        if self.offsets.has_pending() || self.metadata.has_pending() {
-            self.after_last(AfterCommit::Reply(token, response));
-        } else {
-            out.push(Effect::Reply { token, response });
+        match self.offsets.last_pending().max(self.metadata.last_pending()) {
+            Some(seq) => {
+                self.park(token, Place::Commit);
+                self.awaiting.push_back((seq, AfterCommit::Reply(token, response)));
+            }
+            None => out.push(Effect::Reply { token, response }),
         }
     }
 

@@ -101,6 +101,20 @@ fn a_refused_commit_is_as_if_it_had_not_been() {
 }
 
 #[test]
+fn who_waits_for_what_is_appended_does_not_wait_for_what_was_refused() {
+    play(
+        "
+        hold               =>
+        offsets - t-0=1    =>
+        refuse MESSAGE_TOO_LARGE =>
+        offsets - t-0=2    => - offsets UNKNOWN_SERVER_ERROR
+        fetch t-0 stable=1 =>
+        commit             => - offsets t-0=NONE; fetch t-0=1
+        ",
+    );
+}
+
+#[test]
 fn a_canceled_commit_counts_all_the_same() {
     play(
         "
