@@ -24,9 +24,11 @@ pub(crate) const OF_A_CLIENT: &[Row] = &[
     ("a_group_is_explained_by_the_protocol", a_group_is_explained_by_the_protocol),
 ];
 
-/// Against our own broker, which can be killed.
-pub(crate) const OF_THE_BROKER: &[Row] =
-    &[("a_member_survives_its_broker", a_member_survives_its_broker)];
+/// Against our own broker, which can be killed and has an admin listener.
+pub(crate) const OF_THE_BROKER: &[Row] = &[
+    ("a_member_survives_its_broker", a_member_survives_its_broker),
+    ("a_group_is_explained_with_its_history", a_group_is_explained_with_its_history),
+];
 
 fn options() -> BrokerOptions {
     // No test here needs the first members of a group to wait for more.
@@ -353,5 +355,39 @@ fn a_member_survives_its_broker() -> Tested {
     let described = describe(&broker, &group)?;
     assert_eq!(described["state"], "Empty");
     assert!(offsets(&described).values().all(|(_, lag)| *lag == 0), "{described}");
+    Ok(())
+}
+
+fn a_group_is_explained_with_its_history() -> Tested {
+    let broker = broker()?;
+    let topic = topic(&broker, "2", 10)?;
+    // A name that must be encoded in a path.
+    let group = requests::unique("a group/");
+    let first = Running::consumer(&broker, &topic, &group)?;
+    eventually("a reader", || Ok(first.lines()?.len() == 10))?;
+    let second = Running::consumer(&broker, &topic, &group)?;
+    let explain = ["group", "explain", &group, "--admin", broker.admin()];
+    let explained = |expected: usize| {
+        let report = document(&broker, &explain)?;
+        let members = report["members"].as_array().map_or(0, Vec::len);
+        Ok::<_, Failed>((report["state"] == "Stable" && members == expected).then_some(report))
+    };
+    eventually("two members", || Ok(explained(2)?.is_some()))?;
+    second.interrupt()?;
+    eventually("one member", || Ok(explained(1)?.is_some()))?;
+    let report = explained(1)?.ok_or("a settled group")?;
+    assert_eq!(report["source"], "admin");
+    let rebalances = report["rebalances"].as_array().ok_or("a history")?;
+    assert!(rebalances.len() >= 3, "{report}");
+    let last = &rebalances[rebalances.len() - 1];
+    assert!(last["cause"].as_str().is_some_and(|cause| cause.contains("left")), "{last}");
+    assert_eq!(last["reason"], "the consumer is closed");
+    assert_eq!(last["generation"], report["generation"]);
+    assert!(last["took_ms"].is_i64() && last["client_id"] == "vltava", "{last}");
+    assert_eq!(report["lag_records"], 0);
+    let text = on(&broker, &explain, "")?;
+    assert!(text.contains("the consumer is closed"), "{text}");
+    assert!(text.contains("everything has been read"), "{text}");
+    first.interrupt()?;
     Ok(())
 }
