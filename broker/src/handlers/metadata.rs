@@ -72,7 +72,7 @@ pub async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataRe
 
 /// The names asked for that do not exist, each once.
 fn missing_topics(image: &MetadataImage, request: &MetadataRequest, version: i16) -> Vec<String> {
-    if refusal(request, version).is_some() {
+    if refusal(request, version).is_some() || is_by_id(request) {
         return Vec::new();
     }
     let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
@@ -87,6 +87,12 @@ fn refusal(request: &MetadataRequest, version: i16) -> Option<ErrorCode> {
     has_refused.then_some(ErrorCode::InvalidRequest)
 }
 
+/// Whether any id is asked for: names beside it then count for nothing. The Java client's names
+/// are empty there, not null (`KafkaApis.handleTopicMetadataRequest`).
+fn is_by_id(request: &MetadataRequest) -> bool {
+    request.topics.iter().flatten().any(|topic| !topic.topic_id.is_nil())
+}
+
 /// The response but for brokers and controller. `leadership` is what is known of a partition.
 fn describe(
     image: &MetadataImage,
@@ -96,10 +102,18 @@ fn describe(
 ) -> MetadataResponse {
     let found = |topic: &TopicImage| describe_topic(image, topic, leadership);
     let asked = |topic: &MetadataRequestTopic| describe_asked(image, topic, version, &found);
+    let asked_by_id = |id: TopicId| match image.topic_by_id(id) {
+        Some(topic) => found(topic),
+        None => absent(None, id, ErrorCode::UnknownTopicId, version),
+    };
     let topics = match (&request.topics, refusal(request, version)) {
         (Some(topics), Some(code)) => once_each(topics)
             .map(|topic| absent(topic.name.clone(), TopicId::ZERO, code, version))
             .collect(),
+        (Some(topics), None) if is_by_id(request) => {
+            let ids = once_each(topics).map(|topic| TopicId(topic.topic_id));
+            ids.filter(|id| *id != TopicId::ZERO).map(asked_by_id).collect()
+        }
         (Some(topics), None) if version > 0 || !topics.is_empty() => {
             once_each(topics).map(asked).collect()
         }
@@ -127,9 +141,9 @@ fn once_each(
 ) -> impl Iterator<Item = &MetadataRequestTopic> + use<'_> {
     let mut seen = HashSet::new();
     topics.iter().filter(move |topic| {
-        // A name wins over an id that stands beside it.
-        let id = if topic.name.is_none() { topic.topic_id } else { TopicId::ZERO.0 };
-        seen.insert((&topic.name, id))
+        // An id wins over a name that stands beside it.
+        let name = if topic.topic_id.is_nil() { topic.name.as_ref() } else { None };
+        seen.insert((name, topic.topic_id))
     })
 }
 
@@ -139,12 +153,9 @@ fn describe_asked(
     version: i16,
     found: &dyn Fn(&TopicImage) -> MetadataResponseTopic,
 ) -> MetadataResponseTopic {
-    let id = TopicId(asked.topic_id);
     let Some(name) = &asked.name else {
-        return match image.topic_by_id(id) {
-            Some(topic) => found(topic),
-            None => absent(None, id, ErrorCode::UnknownTopicId, version),
-        };
+        // Neither a name nor an id.
+        return absent(None, TopicId::ZERO, ErrorCode::UnknownTopicId, version);
     };
     match image.topic(name) {
         Some(topic) => found(topic),
@@ -324,6 +335,9 @@ mod tests {
         let nobody = id(9).to_string();
         check(Some(vec![by_id(9)]), 12..=13, &[(&nobody, ErrorCode::UnknownTopicId)]);
         check(Some(vec![by_id(1)]), 10..=11, &[("", ErrorCode::InvalidRequest)]);
+        let mut beside = by_id(1);
+        beside.name = Some(StrBytes::default().into());
+        check(Some(vec![beside, by_name("none")]), 12..=13, &[("a", ErrorCode::None)]);
     }
 
     #[test]
@@ -370,9 +384,12 @@ mod tests {
 
     #[test]
     fn only_names_that_do_not_exist_are_created() {
-        let asked = vec![by_name("b"), by_name("a"), by_name("b"), by_id(9)];
-        let request = MetadataRequest::default().with_topics(Some(asked));
+        let mut asked = vec![by_name("b"), by_name("a"), by_name("b")];
+        let request = MetadataRequest::default().with_topics(Some(asked.clone()));
         assert_eq!(missing_topics(&image(), &request, 13), ["b"]);
+        asked.push(by_id(9));
+        let request = MetadataRequest::default().with_topics(Some(asked));
+        assert!(missing_topics(&image(), &request, 13).is_empty(), "ids are asked for");
         assert!(missing_topics(&image(), &request, 10).is_empty(), "a refused request");
     }
 }
