@@ -80,7 +80,8 @@ pub enum ControlError {
     /// There are not so many nodes.
     #[error(
         "Unable to replicate the partition {wanted} time(s): The target replication factor of \
-         {wanted} cannot be reached because only {brokers} broker(s) are registered."
+         {wanted} cannot be reached because only {brokers} broker(s) are registered or some \
+         brokers have all their log directories cordoned."
     )]
     TooFewBrokers {
         /// What was asked for.

@@ -1,8 +1,9 @@
 //! `FindCoordinator` (key 10), versions 0-6: where groups are kept.
 //!
 //! The first question about a group creates `__consumer_offsets` and waits until it has leaders.
-//! Transactions and share groups have no coordinator yet: `COORDINATOR_NOT_AVAILABLE`, which
-//! clients retry. A key type that the version does not know is `INVALID_REQUEST`. Versions until 3
+//! Transactions and share groups have no coordinator yet: `UNSUPPORTED_VERSION`, with which clients
+//! fail at once. (`COORDINATOR_NOT_AVAILABLE` would be retried, by the Java admin client without a
+//! pause.) A key type that the version does not know is `INVALID_REQUEST`. Versions until 3
 //! ask for one key and are told an error's name, also that of none (`FindCoordinatorResponse.
 //! prepareOldResponse`); from 4 on a request holds many keys.
 
@@ -88,7 +89,7 @@ fn verdict(key_type: i8, version: i16) -> Result<(), ErrorCode> {
         && (key_type != KEY_TYPE_SHARE || version >= SHARE_FROM);
     match key_type {
         KEY_TYPE_GROUP => Ok(()),
-        _ if known => Err(ErrorCode::CoordinatorNotAvailable),
+        _ if known => Err(ErrorCode::UnsupportedVersion),
         _ => Err(ErrorCode::InvalidRequest),
     }
 }
@@ -127,8 +128,8 @@ mod tests {
         for (key_type, version, expected) in [
             (0, 0, Ok(())),
             (0, 6, Ok(())),
-            (1, 1, Err(ErrorCode::CoordinatorNotAvailable)),
-            (2, 6, Err(ErrorCode::CoordinatorNotAvailable)),
+            (1, 1, Err(ErrorCode::UnsupportedVersion)),
+            (2, 6, Err(ErrorCode::UnsupportedVersion)),
             (2, 5, Err(ErrorCode::InvalidRequest)),
             (3, 6, Err(ErrorCode::InvalidRequest)),
             (-1, 6, Err(ErrorCode::InvalidRequest)),
