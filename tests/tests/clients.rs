@@ -18,10 +18,8 @@ mod rust_client;
 
 use std::process::ExitCode;
 
-use kafka_protocol::messages::JoinGroupRequest;
-use kafka_protocol::protocol::Request;
 use libtest_mimic::Completion;
-use vltava_tests::harness::{Broker, BrokerOptions, RawClient, Rows, Tested, requests};
+use vltava_tests::harness::{Broker, BrokerOptions, Rows, Tested};
 
 use group::Cast;
 use library::{LIBRARIES, Library};
@@ -36,26 +34,19 @@ fn main() -> ExitCode {
     let mut rows = Rows::default();
     for library in LIBRARIES {
         let name = library.name;
-        rows.add(format!("{name}_exchange"), move |broker| match name {
-            "node_kafkajs" => in_groups(broker, |broker| exchange(broker, library)),
-            _ => exchange(broker, library),
-        });
+        rows.add(format!("{name}_exchange"), move |broker| exchange(broker, library));
         let cast = Cast { strategy: "default", versions: "new" };
-        rows.add(format!("{name}_group"), move |broker| {
-            in_groups(broker, |broker| group::life(broker, library, cast))
-        });
+        rows.add(format!("{name}_group"), move |broker| group::life(broker, library, cast));
         if library.old_versions {
             let old = Cast { strategy: "range", versions: "old" };
-            rows.add(format!("{name}_group_old"), move |broker| {
-                in_groups(broker, |broker| group::life(broker, library, old))
-            });
+            rows.add(format!("{name}_group_old"), move |broker| group::life(broker, library, old));
         }
     }
     for (name, members) in [
         ("mixed_group_jvm_go_c", ["java_kafka_clients", "go_franz_go", "rust_rdkafka"]),
         ("mixed_group_python_go", ["python_kafka_python", "python_aiokafka", "go_sarama"]),
     ] {
-        rows.add(name, move |broker| in_groups(broker, |broker| group::mixed(broker, &members)));
+        rows.add(name, move |broker| group::mixed(broker, &members));
     }
     rows.run(BrokerOptions::new(env!("CARGO_BIN_EXE_vltava-under-test")), THREADS)
 }
@@ -69,16 +60,4 @@ fn exchange(broker: &Broker, library: Library) -> Tested<Completion> {
         }
         Err(missing) => missing.into_completion(),
     }
-}
-
-/// Plays only where the broker serves consumer groups: `JoinGroup` is advertised.
-fn in_groups(
-    broker: &Broker,
-    play: impl FnOnce(&Broker) -> Tested<Completion>,
-) -> Tested<Completion> {
-    let mut client = RawClient::connect(broker.bootstrap())?;
-    if requests::advertised(&mut client)?.contains_key(&JoinGroupRequest::KEY) {
-        return play(broker);
-    }
-    Ok(Completion::ignored_with("the broker serves no groups"))
 }

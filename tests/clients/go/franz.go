@@ -165,7 +165,7 @@ func franzMember(m membership) {
 	}
 	options := []kgo.Opt{
 		kgo.ConsumerGroup(m.group), kgo.ConsumeTopics(m.topic), kgo.DisableAutoCommit(),
-		kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond),
+		kgo.SessionTimeout(10 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.OnPartitionsAssigned(changed(true)),
 		kgo.OnPartitionsRevoked(changed(false)), kgo.OnPartitionsLost(changed(false)),
 	}

@@ -185,7 +185,7 @@ func saramaMember(m membership) {
 	config := saramaConfig(version)
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
 	config.Consumer.Offsets.AutoCommit.Enable = false
-	config.Consumer.Group.Session.Timeout = 6 * time.Second
+	config.Consumer.Group.Session.Timeout = 10 * time.Second
 	config.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
 	strategy := sarama.NewBalanceStrategySticky()
 	if m.rangeStrategy {

@@ -159,7 +159,7 @@ async function playMember(bootstrap, groupId, topic, strategy, versions) {
   assert.strictEqual(versions, 'new', 'this library always speaks what the broker offers');
   const consumer = client(bootstrap).consumer({
     groupId,
-    sessionTimeout: 6_000,
+    sessionTimeout: 10_000,
     heartbeatInterval: 500,
     maxWaitTimeInMs: 100,
   });

@@ -134,7 +134,7 @@ async def run_member(bootstrap, group, topic, strategy, versions):
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        session_timeout_ms=6000,
+        session_timeout_ms=10000,
         heartbeat_interval_ms=500,
         partition_assignment_strategy=(
             RangePartitionAssignor if strategy == "range" else StickyPartitionAssignor,

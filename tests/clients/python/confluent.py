@@ -151,7 +151,7 @@ def run_member(bootstrap, group, topic, strategy, versions):
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6000,
+            "session.timeout.ms": 10000,
             "heartbeat.interval.ms": 500,
             "partition.assignment.strategy": "range" if strategy == "range" else "cooperative-sticky",
             **(OLD if versions == "old" else {}),

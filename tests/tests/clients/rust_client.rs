@@ -246,7 +246,7 @@ fn member(bootstrap: &str, group: &str, topic: &str, strategy: &str, old: bool) 
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
-        .set("session.timeout.ms", "6000")
+        .set("session.timeout.ms", "10000")
         .set("heartbeat.interval.ms", "500")
         .set("partition.assignment.strategy", strategies)
         .create_with_context(Ownership)?;

@@ -13,6 +13,7 @@ mod payloads;
 mod produce;
 mod sessions;
 mod topics;
+mod user_interfaces;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
             return harness::run(vec![trial], 1);
         }
     };
-    let areas: [(&str, &[Row]); 9] = [
+    let areas: [(&str, &[Row]); 10] = [
         ("frames", frames::ROWS),
         ("produce", produce::ROWS),
         ("idempotence", idempotence::ROWS),
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("topics", topics::ROWS),
         ("payloads", payloads::ROWS),
         ("load", load::ROWS),
+        ("user_interfaces", user_interfaces::ROWS),
     ];
     let mut trials = Vec::new();
     for (area, rows) in areas {

@@ -39,7 +39,7 @@ final class Member implements ConsumerRebalanceListener {
         settings.put("group.id", group);
         settings.put("enable.auto.commit", false);
         settings.put("auto.offset.reset", "earliest");
-        settings.put("session.timeout.ms", 6_000);
+        settings.put("session.timeout.ms", 10_000);
         settings.put("heartbeat.interval.ms", 500);
         if (strategy.equals("range")) {
             settings.put("partition.assignment.strategy",
