@@ -16,7 +16,7 @@ use vltava_storage::disk::Disk;
 use vltava_storage::flush::FlushItem;
 use vltava_storage::flusher::FlushQueue;
 use vltava_storage::ids::{FileId, LogIndex, ReplicaId};
-use vltava_storage::log::{LogConfig, LogError, PartitionLog};
+use vltava_storage::log::{Durability, LogConfig, LogError, PartitionLog};
 use vltava_storage::paths::replica_dir;
 use vltava_storage::recovery::RecoverError;
 use vltava_storage::state::{LogStart, Membership, ReplicaState, VoteState};
@@ -25,7 +25,7 @@ use crate::config::broker::BrokerConfig;
 use crate::config::layers::Overrides;
 use crate::config::topic::TopicConfig;
 use crate::controller::MetadataImage;
-use crate::controller::state::TopicImage;
+use crate::controller::state::{TopicImage, is_internal_topic};
 use crate::metrics::RaftMetrics;
 use crate::partition::{Identity, Partition, Waiter};
 use crate::replica::group::GroupConfig;
@@ -429,8 +429,15 @@ impl Partitions {
         }
     }
 
+    /// The configuration in force for a topic. What the broker keeps for itself is always synced,
+    /// whatever is set: no commit of a group is lost that was acknowledged.
     fn effective(&self, image: &MetadataImage, topic: &TopicImage) -> TopicConfig {
-        TopicConfig::effective(&topic.config, &image.layers(self.node, &self.config.settings))
+        let layers = image.layers(self.node, &self.config.settings);
+        let mut config = TopicConfig::effective(&topic.config, &layers);
+        if is_internal_topic(&topic.name) {
+            config.durability = Durability::Fsync;
+        }
+        config
     }
 
     fn producer_expiration_ms(&self) -> i64 {

@@ -8,7 +8,7 @@ use vltava_protocol::ids::{NodeId, TopicName};
 
 use super::decide::{ControlError, Decision};
 use super::records::MetadataRecord;
-use super::state::MetadataImage;
+use super::state::{MetadataImage, is_internal_topic};
 use crate::config::foreign;
 use crate::config::key::{ConfigError, ConfigKey, Update};
 use crate::config::layers::Overrides;
@@ -185,7 +185,15 @@ fn check_topic(
     TopicName::validate(name).map_err(|error| ControlError::name(name, error))?;
     let layers = image.layers(config.flags.node_id, &config.settings);
     let entries = wanted.iter().map(|(name, value)| (name.as_str(), Some(value.as_str())));
-    Ok(TopicConfig::normalize(entries, &layers)?)
+    let config = TopicConfig::normalize(entries, &layers)?;
+    match config.get("durability") {
+        Some(value) if is_internal_topic(name) && value != "fsync" => {
+            let rule = "What the broker keeps for itself is always synced".to_owned();
+            let (name, value) = ("durability", value.clone());
+            Err(ConfigError::Value { name, value, rule }.into())
+        }
+        _ => Ok(config),
+    }
 }
 
 /// Checks what would be set for a broker or for all. Keys that are not in the table are kept as

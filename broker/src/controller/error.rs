@@ -110,6 +110,9 @@ pub enum ControlError {
     /// What is set would be larger than anybody needs.
     #[error("what is set for one resource must not exceed {0} bytes")]
     ConfigTooLarge(usize),
+    /// More resources than one request may change.
+    #[error("Unable to perform excessively large batch operation.")]
+    TooManyResources,
     /// No topic of this name, whose configuration is to change.
     #[error("The topic '{0}' does not exist.")]
     NoTopicToConfigure(String),
@@ -185,7 +188,7 @@ impl ControlError {
             Self::Partitions(_) | Self::HasPartitions(_) | Self::Fewer { .. } => {
                 ErrorCode::InvalidPartitions
             }
-            Self::TooManyPartitions(_) => ErrorCode::PolicyViolation,
+            Self::TooManyPartitions(_) | Self::TooManyResources => ErrorCode::PolicyViolation,
             Self::ReplicationFactor(_) | Self::TooFewBrokers { .. } => {
                 ErrorCode::InvalidReplicationFactor
             }

@@ -24,6 +24,9 @@ pub const CLIENT_METRICS: i8 = 16;
 /// The kind of a resource that is a group (KIP-848).
 pub const GROUP: i8 = 32;
 
+/// The most resources of one request (`QuorumController.MAX_RECORDS_PER_USER_OP`).
+pub const RESOURCES_PER_REQUEST_MAX: usize = 10_000;
+
 /// What became of one resource's change.
 pub type Verdict = Result<(), ControlError>;
 
@@ -83,6 +86,10 @@ pub async fn carry_out(
     asked: Vec<Asked>,
     validate_only: bool,
 ) -> Vec<Verdict> {
+    if asked.len() > RESOURCES_PER_REQUEST_MAX {
+        cx.count(ErrorCode::PolicyViolation);
+        return asked.iter().map(|_| Err(ControlError::TooManyResources)).collect();
+    }
     let mut named: HashMap<(i8, String), usize> = HashMap::new();
     for one in &asked {
         *named.entry(one.resource.clone()).or_default() += 1;

@@ -4,6 +4,11 @@
 //! check of sequences goes by; a producer is listed until it expires. No transaction is open as long
 //! as none can be begun: coordinator epoch and start offset are −1. A topic's name is checked first,
 //! then whether it exists, for all its partitions (`KafkaApis.handleDescribeProducersRequest`).
+//!
+//! Differs from Kafka 4.3: of a partition that is asked for again the producers are listed once.
+//! Its number costs a request four bytes, and its answer a line a producer.
+
+use std::collections::HashSet;
 
 use vltava_protocol::ErrorCode;
 use vltava_protocol::api::{Api, ApiKey};
@@ -32,11 +37,17 @@ pub async fn handle(
     cx: &RequestContext,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
-    let topics = request.topics.iter().map(|topic| answer_topic(cx, topic)).collect();
+    let mut seen = HashSet::new();
+    let topics = request.topics.iter().map(|topic| {
+        let fresh = |index: &&i32| seen.insert((&*topic.name, **index));
+        let partitions = topic.partition_indexes.iter().filter(fresh).copied().collect();
+        answer_topic(cx, topic, partitions)
+    });
+    let topics = topics.collect();
     DescribeProducersResponse::default().with_topics(topics)
 }
 
-fn answer_topic(cx: &RequestContext, asked: &TopicRequest) -> TopicResponse {
+fn answer_topic(cx: &RequestContext, asked: &TopicRequest, partitions: Vec<i32>) -> TopicResponse {
     let name = &*asked.name;
     let refusal = match TopicName::validate(name) {
         Err(error) => Some(ControlError::name(name, error)),
@@ -45,7 +56,7 @@ fn answer_topic(cx: &RequestContext, asked: &TopicRequest) -> TopicResponse {
         }
         Ok(()) => None,
     };
-    let answer = |&index: &i32| {
+    let answer = |index: i32| {
         let answer =
             PartitionResponse::default().with_partition_index(index).with_error_message(None);
         if let Some(refusal) = &refusal {
@@ -66,7 +77,7 @@ fn answer_topic(cx: &RequestContext, asked: &TopicRequest) -> TopicResponse {
     };
     TopicResponse::default()
         .with_name(asked.name.clone())
-        .with_partitions(asked.partition_indexes.iter().map(answer).collect())
+        .with_partitions(partitions.into_iter().map(answer).collect())
 }
 
 fn producers(

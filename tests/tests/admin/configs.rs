@@ -15,6 +15,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("values_are_brought_into_shape", values_are_brought_into_shape),
     ("a_set_is_replaced_whole", a_set_is_replaced_whole),
     ("repeated_resources", repeated_resources),
+    ("too_many_resources", too_many_resources),
     ("what_is_only_validated_changes_nothing", what_is_only_validated_changes_nothing),
     ("alterations_in_every_version", alterations_in_every_version),
     ("broker_refusals", broker_refusals),
@@ -203,6 +204,24 @@ fn repeated_resources(broker: &Broker) -> Tested {
     assert_eq!(text.as_deref(), Some("Each resource must appear at most once."));
     assert_eq!(key(&mut client, TOPIC, &twice, "retention.ms")?.config_source, 5);
     assert_eq!(key(&mut client, TOPIC, &once, "retention.ms")?.config_source, 1);
+    Ok(())
+}
+
+fn too_many_resources(broker: &Broker) -> Tested {
+    if broker.is_external() {
+        return Ok(()); // Kafka counts records, and closes the connection over them.
+    }
+    let mut client = RawClient::connect(broker.bootstrap())?;
+    let of = |n: i32| resource(TOPIC, &format!("t{n}"), &[("flush.ms", SET, Some("1"))]);
+    let request =
+        IncrementalAlterConfigsRequest::default().with_resources((0..10_001).map(of).collect());
+    let response = client.call(1, &request)?;
+    assert_eq!(response.responses.len(), 10_001);
+    assert!(response.responses.iter().all(|answer| answer.error_code == 44));
+    let request =
+        IncrementalAlterConfigsRequest::default().with_resources((0..10_000).map(of).collect());
+    let response = client.call(1, &request)?;
+    assert!(response.responses.iter().all(|answer| answer.error_code == 3));
     Ok(())
 }
 

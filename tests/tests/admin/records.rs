@@ -1,9 +1,9 @@
 //! `DeleteRecords`, and what a compacted topic takes.
 
-use kafka_protocol::messages::DeleteRecordsRequest;
 use kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
+use kafka_protocol::messages::{DeleteRecordsRequest, FindCoordinatorRequest};
 use vltava_tests::harness::{Broker, RawBatch, RawClient, Tested, now_ms, requests};
 
 use crate::Row;
@@ -14,6 +14,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("offsets_out_of_range", offsets_out_of_range),
     ("what_is_not_there", what_is_not_there),
     ("policies", policies),
+    ("the_broker_s_own_records_stay", the_broker_s_own_records_stay),
     ("repeated_partitions", repeated_partitions),
     ("no_time_is_enough_for_one_replica", no_time_is_enough_for_one_replica),
     ("a_compacted_topic_wants_keys", a_compacted_topic_wants_keys),
@@ -125,6 +126,30 @@ fn policies(broker: &Broker) -> Tested {
         assert_eq!(got, [(topic, 0, expected.0, expected.1)], "{policy:?}");
     }
     Ok(())
+}
+
+fn the_broker_s_own_records_stay(broker: &Broker) -> Tested {
+    let mut client = RawClient::connect(broker.bootstrap())?;
+    let offsets = "__consumer_offsets";
+    // The first look for a coordinator makes the topic.
+    let request = FindCoordinatorRequest::default()
+        .with_key_type(0)
+        .with_coordinator_keys(vec![ask::text("anybody")]);
+    ask::until("the topic", || {
+        client.call(4, &request)?;
+        let metadata = client.call(9, &requests::metadata_request(&[offsets]))?;
+        let topic = &metadata.topics[0];
+        Ok(topic.error_code == 0 && topic.partitions.iter().all(|p| p.error_code == 0))
+    })?;
+    let got = delete(&mut client, 2, &request_of(offsets))?;
+    assert_eq!(got, [(offsets.to_owned(), 0, -1, 17)]);
+    let page = client.call(12, &requests::metadata_request(&[offsets]))?;
+    assert!(page.topics[0].is_internal);
+    Ok(())
+}
+
+fn request_of(topic: &str) -> DeleteRecordsRequest {
+    request(&[(topic, &[(0, 0)])])
 }
 
 fn repeated_partitions(broker: &Broker) -> Tested {

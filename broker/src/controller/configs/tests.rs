@@ -135,6 +135,24 @@ fn refusals_are_kafka_s() {
 }
 
 #[test]
+fn what_the_broker_keeps_for_itself_is_synced() {
+    let mut image = image();
+    let record = MetadataRecord::Topic {
+        name: "__consumer_offsets".into(),
+        id: TopicId(uuid::Uuid::from_u128(2)),
+        partitions: vec![vec![(1001, 1)]],
+        config: Overrides::new(),
+    };
+    image.apply(image.applied, record).unwrap();
+    let cache = [("durability", set("page-cache"))];
+    assert!(decide(&mut image, topic("t"), false, &cache).is_ok());
+    let refused = decide(&mut image, topic("__consumer_offsets"), false, &cache).unwrap_err();
+    assert_eq!(refused.0, ErrorCode::InvalidConfig);
+    let synced = [("durability", set("fsync"))];
+    assert!(decide(&mut image, topic("__consumer_offsets"), false, &synced).is_ok());
+}
+
+#[test]
 fn a_broker_s_keys_are_kept_known_or_not() {
     let mut image = image();
     let changes = [("log.segment.bytes", set("2000000")), ("a.plug.in", set(" as it is "))];
