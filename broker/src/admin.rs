@@ -1,4 +1,5 @@
-//! The admin listener: `/metrics` in Prometheus' text format, `/health`, and `/groups/<name>`.
+//! The admin listener: `/metrics` in Prometheus' text format, `/health`, `/groups/<name>`, and
+//! `/pipelines` ([`pipelines`]).
 //!
 //! `/health` answers 200 `ok` while the node serves, 503 with a line for each thing that is wrong.
 //! `/groups/<name>` tells all that is known of a group, in the shape of
@@ -27,6 +28,7 @@ use crate::group_metrics;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node_metrics;
+use crate::pipelines;
 
 /// What `/health` asks: one line for each thing that is wrong.
 type Complaints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -47,11 +49,13 @@ impl AdminServer {
     pub fn start(listener: TcpListener, node: Arc<Node>) -> io::Result<Self> {
         node_metrics::gather(&node);
         group_metrics::gather(&node);
+        pipelines::gather(&node);
+        let of_pipelines = pipelines::pages(&node.pipelines);
         let metrics = Arc::clone(&node.metrics);
         let explaining = Arc::clone(&node);
         let explain: Explain = Arc::new(move |group| explain(&explaining, group));
         let complaints: Complaints = Arc::new(move || node_metrics::complaints(&node));
-        Self::serve(listener, pages(metrics, complaints, explain))
+        Self::serve(listener, pages(metrics, complaints, explain).merge(of_pipelines))
     }
 
     fn serve(listener: TcpListener, pages: Router) -> io::Result<Self> {

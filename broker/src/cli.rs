@@ -11,6 +11,7 @@ pub mod consume;
 pub mod group;
 pub mod log;
 pub mod output;
+pub mod pipeline;
 pub mod produce;
 pub mod progress;
 pub mod serve;
@@ -58,6 +59,9 @@ enum Command {
     /// List, describe, explain and delete groups, and set their offsets.
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Show, pause and resume the pipelines that run inside a broker.
+    #[command(subcommand)]
+    Pipeline(pipeline::PipelineCommand),
     /// Show and change the configuration of topics, brokers and groups.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -159,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Consume(args) => run(consume::run(args)),
         Command::Group(command) => run(group::run(command)),
         Command::Config(command) => run(config::run(command)),
+        Command::Pipeline(command) => run(pipeline::run(command)),
         Command::Log(command) => log::run(&command),
         Command::Completion(args) => completion::run(&args, Cli::command()),
     };

@@ -39,6 +39,7 @@ use crate::handlers;
 use crate::metrics::{Metrics, RaftMetrics};
 use crate::partition::{Identity, Partition, Waiter};
 use crate::partitions::{Found, OpenError, Partitions, Storage};
+use crate::pipelines::Pipelines;
 use crate::room::Room;
 use crate::server::{self, Server};
 
@@ -123,6 +124,8 @@ pub struct Node {
     pub controller: Arc<Controller>,
     /// The coordinator of the groups whose partitions this node leads.
     pub groups: Arc<Groups>,
+    /// The pipelines that run in this process.
+    pub pipelines: Arc<Pipelines>,
     /// The cluster's id.
     pub cluster_id: String,
     /// This node's id.
@@ -246,6 +249,7 @@ impl Node {
             partitions,
             controller,
             groups,
+            pipelines: Arc::default(),
             cluster_id,
             advertised,
             config: config.clone(),
@@ -290,6 +294,10 @@ impl RunningNode {
             admin.shutdown().await;
         }
         drop(housekeeper);
+        let pipelines = node.pipelines.clone();
+        if let Err(failure) = tokio::task::spawn_blocking(move || pipelines.close()).await {
+            tracing::error!(%failure, "the pipelines did not end in order");
+        }
         node.groups.runtime().shutdown().await;
         let ending = tokio::task::spawn_blocking(move || threads.close(&node.partitions));
         if let Err(failure) = ending.await {

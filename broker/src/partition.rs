@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot::error::TryRecvError;
@@ -142,12 +142,19 @@ impl AppendRefused {
 #[derive(Debug, Default)]
 pub struct Waiter {
     notify: Notify,
+    /// Called as well, for one who does not wait in a runtime.
+    waker: Option<Waker>,
 }
 
 impl Waiter {
     /// A waiter, to be shown to [`Partition::watch`].
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// A waiter that calls `waker` at each move.
+    pub fn calling(waker: Waker) -> Arc<Self> {
+        Arc::new(Self { notify: Notify::new(), waker: Some(waker) })
     }
 
     /// Returns after a move since the last return, or since the waiter was made: a move between a
@@ -159,6 +166,9 @@ impl Waiter {
     /// Wakes the waiter, now or at its next wait.
     pub fn notify(&self) {
         self.notify.notify_one();
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -287,6 +297,11 @@ impl Partition {
     /// Waits until a disk that is behind has room for `bytes` more. Cancel-safe.
     pub async fn room(&self, bytes: usize) {
         self.room.available(bytes).await;
+    }
+
+    /// Whether a disk that may be behind has room for `bytes` more now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.room.has(bytes)
     }
 
     /// What can be read now, without the partition's lock.

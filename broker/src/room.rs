@@ -28,13 +28,17 @@ impl Room {
     pub async fn available(&self, bytes: usize) {
         loop {
             let freed = self.freed.notified();
-            let queued = self.queue.queued_bytes();
-            if queued == 0 || queued + bytes as u64 <= QUEUED_BYTES_MAX || self.queue.is_poisoned()
-            {
+            if self.has(bytes) {
                 return;
             }
             freed.await;
         }
+    }
+
+    /// Whether `bytes` more may be queued now.
+    pub fn has(&self, bytes: usize) -> bool {
+        let queued = self.queue.queued_bytes();
+        queued == 0 || queued + bytes as u64 <= QUEUED_BYTES_MAX || self.queue.is_poisoned()
     }
 
     /// A flush round ended.

@@ -1,6 +1,7 @@
 //! A topology at work: its tasks, what they have done, and how to stop them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Poll, Wake, Waker};
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vltava_protocol::ErrorCode;
 use vltava_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicName, TopicPartition};
 
 use crate::committer::Committer;
+use crate::explain::Explanation;
 use crate::log_access::{LogAccess, PartitionAccess};
 use crate::plan::{BuildError, Site};
 use crate::process::{Meter, Meters};
@@ -37,10 +39,11 @@ pub trait Host {
     fn log_access(&self) -> Arc<dyn LogAccess>;
 
     /// The threads of the node.
-    fn runtime(&self) -> Arc<Runtime>;
+    fn runtime(&self) -> io::Result<Arc<Runtime>>;
 
-    /// Makes the pipeline known to the node's metrics and tools.
-    fn register(&self, pipeline: &Pipeline);
+    /// Makes the pipeline known to the node's metrics and tools. Whether it may run: not where one
+    /// of its name does already, nor where the node ends.
+    fn register(&self, pipeline: &Pipeline) -> bool;
 }
 
 /// Why a topology does not run.
@@ -62,6 +65,12 @@ pub enum RunError {
     /// A partition has no replica here.
     #[error("partition {0} has no replica on this node")]
     NotHere(TopicPartition),
+    /// A pipeline of this name runs already, or the node ends.
+    #[error("a pipeline called {0:?} runs already, or the node ends")]
+    NotNow(String),
+    /// The node has no threads for it.
+    #[error("cannot start the stream threads: {0}")]
+    Threads(#[from] io::Error),
     /// The committed positions are not to be had.
     #[error("cannot learn the committed positions of {application:?}: {code:?}")]
     Positions {
@@ -76,8 +85,12 @@ impl Topology {
     /// Runs the topology inside a broker: a task for each partition of the topics that it reads,
     /// from the positions that were committed under its name, or from the start of the log.
     pub fn run_in(self, host: &impl Host) -> Result<Pipeline, RunError> {
-        let pipeline = Pipeline::start(self.build()?, host.log_access(), &host.runtime())?;
-        host.register(&pipeline);
+        let (program, runtime) = (self.build()?, host.runtime()?);
+        let pipeline = Pipeline::new(program, host.log_access())?;
+        if !host.register(&pipeline) {
+            return Err(RunError::NotNow(pipeline.name().to_owned()));
+        }
+        pipeline.begin(&runtime);
         Ok(pipeline)
     }
 }
@@ -244,6 +257,13 @@ impl Pipeline {
         access: Arc<dyn LogAccess>,
         runtime: &Runtime,
     ) -> Result<Self, RunError> {
+        let pipeline = Self::new(program, access)?;
+        pipeline.begin(runtime);
+        Ok(pipeline)
+    }
+
+    /// A pipeline whose tasks do not run yet.
+    fn new(program: Program, access: Arc<dyn LogAccess>) -> Result<Self, RunError> {
         let partitions = source_partitions(&program, access.as_ref())?;
         let positions = committed(program.name(), access.as_ref(), &partitions)?;
         let mut tasks = Vec::with_capacity(partitions.len());
@@ -264,7 +284,7 @@ impl Pipeline {
         let shared = Arc::new(Shared {
             program,
             access,
-            running: AtomicUsize::new(tasks.len() + 1),
+            running: AtomicUsize::new(0),
             tasks,
             state: Mutex::new(State { meters, faults, latency, busy: Duration::ZERO }),
             stopped: Condvar::new(),
@@ -273,15 +293,20 @@ impl Pipeline {
             is_ending: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
         });
+        Ok(Self { owner: Arc::new(Owner(shared.clone())), shared })
+    }
+
+    fn begin(&self, runtime: &Runtime) {
+        let shared = &self.shared;
+        shared.running.store(shared.tasks.len() + 1, Ordering::Release);
+        let mut wakers = Vec::with_capacity(shared.tasks.len() + 1);
         for status in &shared.tasks {
             let task = shared.program.task(status.source.clone(), status.safe());
             let runner = Runner::new(shared.clone(), status.clone(), task, status.access.clone());
-            let waker = runtime.spawn(Box::new(runner));
-            shared.wakers.lock().push(waker);
+            wakers.push(runtime.spawn(Box::new(runner)));
         }
-        let committer = runtime.spawn(Box::new(Committer::new(shared.clone())));
-        shared.wakers.lock().push(committer);
-        Ok(Self { owner: Arc::new(Owner(shared.clone())), shared })
+        wakers.push(runtime.spawn(Box::new(Committer::new(shared.clone()))));
+        *shared.wakers.lock() = wakers;
     }
 
     /// The topology's name.
@@ -305,6 +330,11 @@ impl Pipeline {
         PipelineWatch { shared: self.shared.clone(), owner: Arc::downgrade(&self.owner) }
     }
 
+    /// What it is.
+    pub fn explain(&self) -> Explanation {
+        self.shared.program.explain()
+    }
+
     /// What it has done so far.
     pub fn status(&self) -> PipelineStatus {
         PipelineStatus::of(&self.shared)
@@ -319,6 +349,16 @@ pub struct PipelineWatch {
 }
 
 impl PipelineWatch {
+    /// Ends the pipeline, whoever holds it: tasks end what they have begun, positions are committed.
+    pub fn stop(&self) {
+        self.shared.end();
+    }
+
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        self.shared.name()
+    }
+
     /// The pipeline, while it runs.
     pub fn upgrade(&self) -> Option<Pipeline> {
         Some(Pipeline { owner: self.owner.upgrade()?, shared: self.shared.clone() })
@@ -326,12 +366,12 @@ impl PipelineWatch {
 }
 
 /// What a pipeline has done so far, for metrics and tools.
-#[derive(Clone, Serialize, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct PipelineStatus {
     /// The topology's name.
     pub name: String,
     /// `running`, `paused`, or `stopped` where a task has stopped.
-    pub state: &'static str,
+    pub state: String,
     /// Its nodes, in the order in which they were made.
     pub nodes: Vec<NodeStatus>,
     /// Its tasks.
@@ -343,12 +383,12 @@ pub struct PipelineStatus {
 }
 
 /// One node's counts.
-#[derive(Clone, Serialize, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
     /// Its operator.
-    pub operator: &'static str,
+    pub operator: String,
     /// Records that came in.
     pub records: u64,
     /// Bytes of their keys and values.
@@ -360,7 +400,7 @@ pub struct NodeStatus {
 }
 
 /// One task's place.
-#[derive(Clone, Serialize, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct TaskInfo {
     /// The topic that it reads.
     pub topic: String,
@@ -375,12 +415,12 @@ pub struct TaskInfo {
     /// Age of the oldest record that it has not read, in milliseconds; 0 where there is none.
     pub lag_ms: i64,
     /// Why it stands still, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
 }
 
 /// Quantiles of what was measured.
-#[derive(Clone, Copy, Serialize, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub struct Quantiles {
     /// How many were measured.
     pub count: u64,
@@ -402,7 +442,7 @@ impl PipelineStatus {
         let nodes = shared.program.nodes().iter().zip(&state.meters).zip(&state.faults);
         let nodes = nodes.map(|((node, meter), &faults)| NodeStatus {
             name: node.name.clone(),
-            operator: node.operator,
+            operator: node.operator.to_owned(),
             records: meter.records,
             bytes: meter.bytes,
             rejects: meter.rejects,
@@ -415,7 +455,8 @@ impl PipelineStatus {
                 () if tasks.iter().any(|task| task.stopped.is_some()) => "stopped",
                 () if shared.is_paused() => "paused",
                 () => "running",
-            },
+            }
+            .to_owned(),
             nodes: nodes.collect(),
             latency_us: Quantiles {
                 count: latency.len(),

@@ -1,4 +1,4 @@
-//! One question to the admin listener of a broker: a GET of HTTP/1.0, which is answered and closed.
+//! One question to the admin listener of a broker: a request of HTTP/1.0, which is answered and closed.
 
 use std::time::Duration;
 
@@ -21,11 +21,25 @@ pub struct HttpAnswer {
 
 /// Asks `address` (`HOST:PORT`) for `path`, which is percent-encoded.
 pub async fn get(address: &str, path: &str, limit: Duration) -> Result<HttpAnswer, ClientError> {
+    ask("GET", address, path, limit).await
+}
+
+/// Tells `address` (`HOST:PORT`) to do what `path` says, which is percent-encoded.
+pub async fn post(address: &str, path: &str, limit: Duration) -> Result<HttpAnswer, ClientError> {
+    ask("POST", address, path, limit).await
+}
+
+async fn ask(
+    method: &str,
+    address: &str,
+    path: &str,
+    limit: Duration,
+) -> Result<HttpAnswer, ClientError> {
     let exchange = async {
         let mut stream = TcpStream::connect(address)
             .await
             .map_err(|error| ClientError::Connect { address: address.to_owned(), error })?;
-        let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
         let mut answer = Vec::new();
         let talk = async {
             stream.write_all(request.as_bytes()).await?;

@@ -56,7 +56,7 @@ fn records_go_through_as_they_come() {
     assert_eq!(values, expected);
     until("an idle pipeline", || pipeline.status().tasks.iter().all(|task| task.lag == 0));
     let status = pipeline.status();
-    assert_eq!((status.state, status.nodes[0].records), ("running", 100));
+    assert_eq!((status.state.as_str(), status.nodes[0].records), ("running", 100));
     assert_eq!(status.latency_us.count, 100);
 }
 
