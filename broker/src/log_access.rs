@@ -214,7 +214,8 @@ impl PartitionAccess for Replica {
 
     fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Bytes>, ErrorCode> {
         let view = self.partition.view();
-        let slices = view.read(from, view.high_watermark, bytes_max, true).map_err(read_code)?;
+        let slices = view.read(from, view.high_watermark, bytes_max, true);
+        let slices = slices.map_err(|error| read_code(&error))?;
         let mut batches = Vec::with_capacity(slices.len());
         for slice in slices {
             if !slice.is_recent() {
@@ -265,7 +266,7 @@ impl PartitionAccess for Replica {
     }
 }
 
-fn read_code(error: ReadError) -> ErrorCode {
+fn read_code(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         _ => ErrorCode::KafkaStorageError,

@@ -11,34 +11,34 @@ use vltava_protocol::ids::Timestamp;
 use vltava_protocol::record::Codec;
 
 /// What items are sorted by.
-pub const CATEGORIES: [&str; 4] = ["books", "games", "music", "toys"];
+pub(crate) const CATEGORIES: [&str; 4] = ["books", "games", "music", "toys"];
 
 /// Orders of one burst, at most.
 const BURST_MAX: u64 = 1000;
 
 /// What was sent so far.
 #[derive(Clone, Debug, Default)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Orders, with those that were sent twice counted twice.
-    pub orders: u64,
+    pub(crate) orders: u64,
     /// Invalid ones among them.
-    pub invalid: u64,
+    pub(crate) invalid: u64,
     /// Orders that were sent a second time.
-    pub twice: u64,
+    pub(crate) twice: u64,
     /// Items of the valid ones, by category.
-    pub items: BTreeMap<String, i64>,
+    pub(crate) items: BTreeMap<String, i64>,
 }
 
 /// Orders that are sent at once.
-pub struct Burst {
+pub(crate) struct Burst {
     /// The orders, by partition of their keys.
-    pub orders: Vec<Outgoing>,
+    pub(crate) orders: Vec<Outgoing>,
     /// How their batches are compressed.
-    pub codec: Codec,
+    pub(crate) codec: Codec,
 }
 
 /// See the module.
-pub struct Generator {
+pub(crate) struct Generator {
     rng: ChaCha8Rng,
     rate: u64,
     partitions: i32,
@@ -48,23 +48,23 @@ pub struct Generator {
 
 impl Generator {
     /// Orders of `seed`, so many a second on average.
-    pub fn new(seed: u64, rate: u64, partitions: i32) -> Self {
+    pub(crate) fn new(seed: u64, rate: u64, partitions: i32) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self { rng, rate: rate.max(1), partitions, next_id: 0, sent: Sent::default() }
     }
 
     /// What was handed out so far.
-    pub fn sent(&self) -> &Sent {
+    pub(crate) fn sent(&self) -> &Sent {
         &self.sent
     }
 
     /// When the next burst is due, from the start.
-    pub fn due(&self) -> Duration {
+    pub(crate) fn due(&self) -> Duration {
         Duration::from_secs_f64(self.sent.orders as f64 / self.rate as f64)
     }
 
     /// The next orders.
-    pub fn burst(&mut self) -> Burst {
+    pub(crate) fn burst(&mut self) -> Burst {
         let most = (self.rate / 10).clamp(1, BURST_MAX);
         let count = self.rng.random_range(1..=most);
         let mut orders = Vec::new();

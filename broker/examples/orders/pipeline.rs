@@ -6,11 +6,11 @@ use vltava_streams::{Buffer, Emitter, Json, OnFault, Record, Reject, Topology, j
 use vltava_streams::{JsonFormat, Utf8};
 
 /// The topic that orders come to.
-pub const ORDERS: &str = "orders";
+pub(crate) const ORDERS: &str = "orders";
 /// Where orders go that are not valid, with the reason in a header.
-pub const INVALID: &str = "orders.invalid";
+pub(crate) const INVALID: &str = "orders.invalid";
 /// Items go to the topic of this name and their category's.
-pub const ITEMS_PREFIX: &str = "items.";
+pub(crate) const ITEMS_PREFIX: &str = "items.";
 
 /// Digits of a card number, and how many of them stay readable.
 const CARD_DIGITS: usize = 16;
@@ -19,7 +19,7 @@ const CARD_DIGITS_SHOWN: usize = 4;
 type Order<'a> = Record<'a, Utf8, JsonFormat>;
 
 /// The topology; see the module of the example.
-pub fn topology() -> Topology {
+pub(crate) fn topology() -> Topology {
     // What is no JSON at all fails where it is read, and goes the way of the other invalid orders.
     let app = Topology::new("orders").on_fault(OnFault::DeadLetter(INVALID.to_owned()));
     let (valid, invalid) =
