@@ -104,7 +104,7 @@ impl ClassicGroup {
             None if self.pending.contains_key(member_id) => {
                 if request.instance_id.is_some() {
                     // Static members are never made to come back with an id.
-                    return Some(refuse(member_id, ErrorCode::UnknownServerError));
+                    return Some(refuse(&MemberId::default(), ErrorCode::UnknownServerError));
                 }
                 self.add_member(token, request, member_id.clone(), desk);
                 None

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use vltava_protocol::ErrorCode;
-use vltava_protocol::ids::{PartitionIndex, Timestamp, TopicName, TopicPartition};
+use vltava_protocol::ids::{PartitionIndex, Timestamp, TopicId, TopicPartition};
 
 use super::classic::ClassicGroup;
 use super::ids::{GroupId, TEXT_BYTES_MAX};
@@ -103,20 +103,24 @@ impl GroupShard {
         request: &OffsetFetchRequest,
         topics: &[ByTopic<()>],
     ) -> Vec<ByTopic<FetchedOffset>> {
-        let fetch = |topic: &TopicName, partition: PartitionIndex| {
-            let tp = TopicPartition { topic: topic.clone(), partition };
+        let fetch = |topic: &ByTopic<()>, partition: PartitionIndex| {
+            let tp = TopicPartition { topic: topic.name.clone(), partition };
             let key = OffsetKey { group_id: request.group_id.clone(), tp };
             let found = if request.require_stable {
                 self.ledger.offsets.get(&key)
             } else {
                 self.ledger.offsets.get_committed(&key)
             };
+            // An offset of an earlier topic of that name means nothing in this one.
+            let same = |found: &&CommittedOffset| {
+                topic.topic_id == TopicId::ZERO
+                    || found.topic_id == TopicId::ZERO
+                    || topic.topic_id == found.topic_id
+            };
+            let found = found.filter(same);
             (partition, found.map_or_else(FetchedOffset::none, FetchedOffset::from))
         };
-        topics
-            .iter()
-            .map(|topic| topic.map(|partition, ()| fetch(&topic.name, partition)))
-            .collect()
+        topics.iter().map(|topic| topic.map(|partition, ()| fetch(topic, partition))).collect()
     }
 
     fn fetch_all(&self, group_id: &GroupId, appended: bool) -> Vec<ByTopic<FetchedOffset>> {
@@ -126,7 +130,9 @@ impl GroupShard {
             if key.group_id != *group_id {
                 return false;
             }
-            if topics.last().is_none_or(|last| last.name != key.tp.topic) {
+            let begun =
+                |last: &ByTopic<_>| last.name == key.tp.topic && last.topic_id == value.topic_id;
+            if !topics.last().is_some_and(begun) {
                 let name = key.tp.topic.clone();
                 topics.push(ByTopic { name, topic_id: value.topic_id, partitions: Vec::new() });
             }

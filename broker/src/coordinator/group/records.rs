@@ -3,9 +3,8 @@
 //! A key starts with its type: 0 and 1 are the commit of an offset, 2 is the metadata of a classic
 //! group. Other types belong to other protocols and newer brokers and are skipped. A value starts
 //! with its version; from version 4 on it is flexible (compact lengths, tagged fields). Read are
-//! all versions, written are those of Kafka 4.3: 3 for both, 1 for an offset with a time of its own
-//! at which it expires, 4 for one with a topic id
-//! (`OffsetCommitValue.json`, `GroupMetadataValue.json`).
+//! all versions, written are those of Kafka 4.3: 3 for a group, 4 for an offset, but 1 for one with
+//! a time of its own at which it expires (`OffsetCommitValue.json`, `GroupMetadataValue.json`).
 
 use std::sync::Arc;
 
@@ -15,15 +14,14 @@ use vltava_protocol::ids::{
 };
 
 use super::ids::{GroupId, InstanceId, MemberId, TEXT_BYTES_MAX, Text};
-use super::wire::{DecodeError, Reader, put_bytes, put_nullable_text, put_text};
+use super::wire::{DecodeError, Reader, put_bytes, put_compact_text, put_nullable_text, put_text};
 
 const OFFSET_COMMIT_KEYS: std::ops::RangeInclusive<i16> = 0..=1;
 const OFFSET_COMMIT_KEY: i16 = 1;
 const GROUP_METADATA_KEY: i16 = 2;
 
 const OFFSET_COMMIT_WITH_EXPIRY: i16 = 1;
-const OFFSET_COMMIT: i16 = 3;
-const OFFSET_COMMIT_WITH_TOPIC_ID: i16 = 4;
+const OFFSET_COMMIT: i16 = 4;
 const GROUP_METADATA: i16 = 3;
 /// From here on, both values are flexible.
 const FLEXIBLE: i16 = 4;
@@ -192,28 +190,22 @@ impl GroupRecord {
 impl CommittedOffset {
     fn encode(&self) -> Bytes {
         let mut value = BytesMut::with_capacity(64 + self.metadata.len());
-        let version = if self.expire_timestamp != Timestamp::NONE {
-            OFFSET_COMMIT_WITH_EXPIRY
-        } else if self.topic_id == TopicId::ZERO {
-            OFFSET_COMMIT
-        } else {
-            OFFSET_COMMIT_WITH_TOPIC_ID
-        };
-        value.put_i16(version);
-        value.put_i64(self.offset.0);
-        if version >= 3 {
-            value.put_i32(self.leader_epoch.0);
-        }
-        if version >= FLEXIBLE {
-            super::wire::put_compact_text(&mut value, &self.metadata);
-        } else {
+        if self.expire_timestamp != Timestamp::NONE {
+            value.put_i16(OFFSET_COMMIT_WITH_EXPIRY);
+            value.put_i64(self.offset.0);
             put_text(&mut value, &self.metadata);
-        }
-        value.put_i64(self.commit_timestamp.0);
-        if version == OFFSET_COMMIT_WITH_EXPIRY {
+            value.put_i64(self.commit_timestamp.0);
             value.put_i64(self.expire_timestamp.0);
+            return value.freeze();
         }
-        if version >= FLEXIBLE {
+        value.put_i16(OFFSET_COMMIT);
+        value.put_i64(self.offset.0);
+        value.put_i32(self.leader_epoch.0);
+        put_compact_text(&mut value, &self.metadata);
+        value.put_i64(self.commit_timestamp.0);
+        if self.topic_id == TopicId::ZERO {
+            value.put_u8(0);
+        } else {
             let id = self.topic_id.0.as_bytes();
             value.put_slice(&[1, TOPIC_ID_TAG as u8, id.len() as u8]);
             value.put_slice(id);

@@ -21,12 +21,9 @@ impl GroupShard {
         out: &mut Vec<Effect>,
     ) {
         match after {
-            AfterCommit::Reply(token, response) => {
-                let code = match response {
-                    GroupResponse::OffsetCommit(_) => commit_error(code),
-                    _ => response_error(code),
-                };
-                self.ledger.reply(token, GroupResponse::Failed(code), out);
+            AfterCommit::Reply(token, _) => {
+                let response = GroupResponse::Failed(response_error(code));
+                self.ledger.reply(token, response, out);
             }
             AfterCommit::Created(group_id) => {
                 let code = response_error(code);
@@ -83,7 +80,8 @@ impl GroupShard {
 }
 
 /// An error of Produce, as a group's request reports it
-/// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
+/// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`). Kafka 4.3 answers a commit
+/// that is too large for a batch in the same way.
 fn response_error(code: ErrorCode) -> ErrorCode {
     match code {
         ErrorCode::UnknownTopicOrPartition
@@ -95,15 +93,5 @@ fn response_error(code: ErrorCode) -> ErrorCode {
         | ErrorCode::RecordListTooLarge
         | ErrorCode::InvalidFetchSize => ErrorCode::UnknownServerError,
         code => code,
-    }
-}
-
-/// The same for OffsetCommit (`CoordinatorOperationExceptionHelper`).
-fn commit_error(code: ErrorCode) -> ErrorCode {
-    match code {
-        ErrorCode::MessageTooLarge
-        | ErrorCode::RecordListTooLarge
-        | ErrorCode::InvalidFetchSize => ErrorCode::InvalidCommitOffsetSize,
-        code => response_error(code),
     }
 }

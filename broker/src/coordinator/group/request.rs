@@ -149,7 +149,8 @@ pub struct OffsetCommitRequest {
     /// Whether a generation of a group that does not exist is `GROUP_ID_NOT_FOUND` (version 9 and
     /// later) instead of `ILLEGAL_GENERATION`.
     pub knows_group_id_not_found: bool,
-    /// The offsets, of topics that exist.
+    /// The offsets, of topics that exist, with their ids: Kafka 4.3 keeps those, whatever the
+    /// version of the request.
     pub topics: Vec<ByTopic<OffsetToCommit>>,
 }
 
@@ -180,7 +181,8 @@ pub struct ByTopic<T> {
 pub struct OffsetFetchRequest {
     /// The group.
     pub group_id: GroupId,
-    /// Of which partitions; none for all that the group has offsets of.
+    /// Of which partitions; none for all that the group has offsets of. Where the id of a topic is
+    /// given, offsets that were committed for an earlier topic of its name are none.
     pub topics: Option<Vec<ByTopic<()>>>,
     /// Whether to wait for what is appended and not committed (KIP-447).
     pub require_stable: bool,

@@ -75,8 +75,29 @@ fn what_is_written_is_read() {
 fn the_bytes_are_kafkas() {
     let (key, value) = GroupRecord::Offset(key(), Some(offset("m"))).encode();
     assert_eq!(&key[..], b"\0\x01\0\x01g\0\x01t\0\0\0\x02");
-    let expected = b"\0\x03\0\0\0\0\0\0\0\x07\0\0\0\x03\0\x01m\0\0\0\0\0\0\x03\xe8";
+    let expected = b"\0\x04\0\0\0\0\0\0\0\x07\0\0\0\x03\x02m\0\0\0\0\0\0\x03\xe8\0";
     assert_eq!(value.as_deref(), Some(&expected[..]));
+    // Written by Kafka 4.3.1: an offset with a topic id, one with a time at which it expires, a
+    // group that has just begun.
+    for (key, value) in [
+        (
+            &b"\0\x01\0\x06e21737\0\x01t\0\0\0\0"[..],
+            &b"\0\x04\0\0\0\0\0\0\0\x05\xff\xff\xff\xff\x01\0\0\x01\xa2\x0d\x6f\x8f\xc5\x01\0\x10\
+              \x59\x22\xf2\xb2\x97\x50\x44\x87\xa1\xcd\x94\x16\xb2\xfc\x34\x79"[..],
+        ),
+        (
+            b"\0\x01\0\x06r21938\0\x01t\0\0\0\0",
+            b"\0\x01\0\0\0\0\0\0\0\x07\0\x01m\0\0\x01\xa2\x0d\x72\x86\xb5\0\0\x01\xa2\x0d\x73\x71\x15",
+        ),
+        (
+            b"\0\x02\0\x06a21693",
+            b"\0\x03\0\0\0\0\0\0\xff\xff\xff\xff\0\0\x01\xa2\x0d\x6e\xcc\x54\0\0\0\0",
+        ),
+    ] {
+        let record = GroupRecord::decode(key, Some(value)).unwrap().unwrap();
+        let (key_again, value_again) = record.encode();
+        assert_eq!((&key_again[..], value_again.as_deref()), (key, Some(value)));
+    }
 
     let (key, value) = GroupRecord::Group("g".into(), Some(Arc::new(group()))).encode();
     assert_eq!(&key[..], b"\0\x02\0\x01g");
@@ -95,6 +116,8 @@ fn older_and_flexible_versions_are_read() {
     let none = CommittedOffset { leader_epoch: LeaderEpoch::NONE, ..offset("m") };
     let v0 = b"\0\0\0\0\0\0\0\0\0\x07\0\x01m\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\0";
     assert_eq!(read(v0), none);
+    let v3 = b"\0\x03\0\0\0\0\0\0\0\x07\0\0\0\x03\0\x01m\0\0\0\0\0\0\x03\xe8";
+    assert_eq!(read(v3), offset("m"));
     let v4 = b"\0\x04\0\0\0\0\0\0\0\x07\0\0\0\x03\x02m\0\0\0\0\0\0\x03\xe8\x01\x09\x02xx";
     assert_eq!(read(v4), offset("m"));
 

@@ -87,7 +87,7 @@ fn a_refused_commit_is_as_if_it_had_not_been() {
     play(
         "
         refuse MESSAGE_TOO_LARGE =>
-        offsets - t-0=1    => - offsets INVALID_COMMIT_OFFSET_SIZE
+        offsets - t-0=1    => - offsets UNKNOWN_SERVER_ERROR
         list               => list
         describe           => describe GROUP_ID_NOT_FOUND Group g not found.
         offsets - t-0=1    => - offsets t-0=NONE

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use vltava_protocol::ErrorCode;
+use vltava_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::scene::{Scene, play, subscription};
 use crate::coordinator::group::config::PENDING_MEMBERS_MAX;
 use crate::coordinator::group::request::*;
 use crate::coordinator::group::response::GroupResponse;
-use crate::coordinator::group::{Effect, GroupConfig, GroupRequest, Token};
+use crate::coordinator::group::{Effect, GroupConfig, GroupRequest, Seq, Token};
 
 #[test]
 fn an_empty_group_id_names_no_group_to_join() {
@@ -55,6 +56,49 @@ fn followers_refuse_everything() {
         list               => list
         ",
     );
+}
+
+#[test]
+fn an_offset_of_an_earlier_topic_of_that_name_is_none() {
+    let mut scene = Scene::new(GroupConfig::default());
+    let id = |id| TopicId(uuid::Uuid::from_u128(id));
+    let topic = |topic_id| ByTopic {
+        name: "t".into(),
+        topic_id,
+        partitions: vec![(PartitionIndex(0), ())],
+    };
+    let offset =
+        OffsetToCommit { offset: Offset(5), leader_epoch: LeaderEpoch::NONE, metadata: "".into() };
+    let commit = OffsetCommitRequest {
+        group_id: "g".into(),
+        member_id: "".into(),
+        instance_id: None,
+        generation: -1,
+        retention_ms: None,
+        knows_group_id_not_found: true,
+        topics: vec![ByTopic {
+            name: "t".into(),
+            topic_id: id(1),
+            partitions: vec![(PartitionIndex(0), offset)],
+        }],
+    };
+    let mut out = Vec::new();
+    scene.shard.handle(Token(0), GroupRequest::OffsetCommit(commit), scene.now, &mut out);
+    scene.shard.on_committed(Seq(1), scene.now, &mut out);
+    for (token, topic_id, expected) in
+        [(1, id(1), 5), (2, TopicId::ZERO, 5), (3, id(2), -1), (4, id(1), 5)]
+    {
+        let fetch = OffsetFetchRequest {
+            group_id: "g".into(),
+            topics: Some(vec![topic(topic_id)]),
+            require_stable: false,
+        };
+        let answer = ask(&mut scene, token, GroupRequest::OffsetFetch(fetch));
+        let GroupResponse::OffsetFetch(topics) = answer else {
+            panic!("a fetch is answered");
+        };
+        assert_eq!(topics[0].partitions[0].1.offset, Offset(expected), "{token}");
+    }
 }
 
 fn join(scene: &Scene, group_id: &str, client_id: &str, metadata: Bytes) -> JoinRequest {
