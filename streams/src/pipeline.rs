@@ -15,7 +15,7 @@ use vltava_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicName, TopicPa
 
 use crate::committer::Committer;
 use crate::explain::Explanation;
-use crate::log_access::{LogAccess, PartitionAccess};
+use crate::log_access::{LogAccess, PartitionAccess, Ticket};
 use crate::plan::{BuildError, Site};
 use crate::process::{Meter, Meters};
 use crate::record::Source;
@@ -24,8 +24,8 @@ use crate::runtime::Runtime;
 use crate::task::StreamTask;
 use crate::topology::{Program, Topology};
 
-/// How long a start waits for the positions that were committed before.
-const COMMITTED_WAIT: Duration = Duration::from_secs(30);
+/// How long a start waits for what it asks of the node.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// Pause before a question that was refused is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a pipeline that stops waits for what is under way.
@@ -52,7 +52,7 @@ pub enum RunError {
     /// The topology has a mistake.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// A topic that is read does not exist.
+    /// A topic that is read does not exist, and the node does not create it.
     #[error("topic {topic} of node {node:?}, made at {site}, does not exist")]
     MissingSource {
         /// The topic.
@@ -83,7 +83,8 @@ pub enum RunError {
 
 impl Topology {
     /// Runs the topology inside a broker: a task for each partition of the topics that it reads,
-    /// from the positions that were committed under its name, or from the start of the log.
+    /// from the positions that were committed under its name, or from the start of the log. Keeps the
+    /// thread until the node has answered: not for a worker of an async runtime.
     pub fn run_in(self, host: &impl Host) -> Result<Pipeline, RunError> {
         let (program, runtime) = (self.build()?, host.runtime()?);
         let pipeline = Pipeline::new(program, host.log_access())?;
@@ -489,13 +490,19 @@ impl TaskInfo {
     }
 }
 
-/// The partitions of the topics that a program reads.
+/// The partitions of the topics that a program reads. A topic that does not exist is created as for
+/// a consumer, where the node allows that.
 fn source_partitions(
     program: &Program,
     access: &dyn LogAccess,
 ) -> Result<Vec<TopicPartition>, RunError> {
     let mut partitions = Vec::new();
     for topic in program.topics() {
+        if access.partitions(&topic).is_none() {
+            let deadline = Instant::now() + ANSWER_WAIT;
+            let created = wait(access.create_topic(&topic).as_mut(), deadline);
+            tracing::debug!(%topic, ?created, "a source that did not exist");
+        }
         let Some(count) = access.partitions(&topic) else {
             let node = program.reader_of(&topic).expect("it is one of the program's topics");
             let (node, site) = (node.name.clone(), node.site);
@@ -507,33 +514,37 @@ fn source_partitions(
     Ok(partitions)
 }
 
-/// The positions that were committed before. Waits for the coordinator, which may still be loading.
+/// The positions that were committed before. Asks until the coordinator, which may still be loading,
+/// answers.
 fn committed(
     application: &str,
     access: &dyn LogAccess,
     partitions: &[TopicPartition],
 ) -> Result<Vec<Option<Offset>>, RunError> {
-    let deadline = Instant::now() + COMMITTED_WAIT;
-    let signal = Arc::new(Signal::default());
-    let waker = Waker::from(signal.clone());
+    let deadline = Instant::now() + ANSWER_WAIT;
     loop {
-        let mut ticket = access.committed(application, partitions);
-        let answer = loop {
-            if let Poll::Ready(answer) = ticket.poll(&waker) {
-                break answer;
-            }
-            signal.wait(deadline);
-            if Instant::now() >= deadline {
-                break Err(ErrorCode::RequestTimedOut);
-            }
-        };
-        match answer {
+        match wait(access.committed(application, partitions).as_mut(), deadline) {
             Ok(positions) => return Ok(positions),
             Err(code) if Instant::now() >= deadline => {
                 return Err(RunError::Positions { application: application.to_owned(), code });
             }
             Err(_) => std::thread::sleep(ASK_AGAIN),
         }
+    }
+}
+
+/// Keeps this thread until the ticket is known.
+fn wait<T>(ticket: &mut dyn Ticket<T>, deadline: Instant) -> Result<T, ErrorCode> {
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(signal.clone());
+    loop {
+        if let Poll::Ready(answer) = ticket.poll(&waker) {
+            return answer;
+        }
+        if Instant::now() >= deadline {
+            return Err(ErrorCode::RequestTimedOut);
+        }
+        signal.wait(deadline);
     }
 }
 

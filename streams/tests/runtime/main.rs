@@ -126,8 +126,17 @@ fn a_panic_is_the_records_fault_and_nobody_elses() {
 }
 
 #[test]
+fn a_source_that_is_missing_is_created_as_for_a_consumer() {
+    let (log, runtime) = (MemoryLog::new(&[]), runtime());
+    let _pipeline = start(shouting(), &log, &runtime);
+    log.append("in", 0, "a");
+    until("the record", || log.values("out") == ["A"]);
+}
+
+#[test]
 fn a_source_that_is_missing_is_named() {
     let (log, runtime) = (MemoryLog::new(&[]), runtime());
+    log.close();
     let program = shouting().build().unwrap();
     let error = Pipeline::start(program, log, &runtime).unwrap_err();
     assert!(matches!(&error, RunError::MissingSource { node, .. } if node == "stream-0"));

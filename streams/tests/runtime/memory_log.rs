@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ use vltava_streams::log_access::{
 pub(crate) struct MemoryLog {
     topics: Mutex<BTreeMap<String, Vec<Arc<Partition>>>>,
     committed: Mutex<BTreeMap<(String, TopicPartition), Offset>>,
+    /// No topic is created because somebody asks for it.
+    is_closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -51,6 +54,10 @@ impl MemoryLog {
             log.create(topic, *partitions);
         }
         Arc::new(log)
+    }
+
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 
     fn create(&self, topic: &str, partitions: i32) {
@@ -108,6 +115,9 @@ impl LogAccess for MemoryLog {
     }
 
     fn create_topic(&self, topic: &TopicName) -> Box<dyn Ticket> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Box::new(Known(Some(Err(ErrorCode::UnknownTopicOrPartition))));
+        }
         self.create(topic.as_str(), 1);
         Box::new(Known(Some(Ok(()))))
     }
