@@ -43,6 +43,7 @@ use self::incoming::{Frame, Incoming, Read};
 pub use self::outgoing::OUTGOING_BYTES_MAX;
 use self::outgoing::{Outgoing, Waiting};
 use self::timers::{Expired, Timers};
+use crate::metrics::{ConnectionMetrics, Histogram};
 use crate::request_memory::{Held, RequestMemory};
 
 mod incoming;
@@ -143,6 +144,8 @@ pub struct ConnectionConfig {
     pub receive_max: Option<Duration>,
     /// The room that large requests share.
     pub memory: RequestMemory,
+    /// What the connections count together.
+    pub metrics: ConnectionMetrics,
 }
 
 /// One connection over a stream `S`, a socket or a test's pipe.
@@ -157,6 +160,9 @@ pub struct Connection<S, V> {
     /// Bytes of the responses in `waiting`.
     waiting_bytes: usize,
     outgoing: Outgoing,
+    queue_time: Histogram,
+    /// When bytes came last: with them whatever is whole and has not begun.
+    arrived: Instant,
     /// Whether frames may still begin: not behind a request that closes the connection.
     accepting: bool,
     /// Nobody is left to answer: what the request at work leaves behind is dropped.
@@ -193,7 +199,9 @@ where
             starting: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(config.metrics.unread_bytes.clone()),
+            queue_time: config.metrics.queue_time.clone(),
+            arrived: Instant::now(),
             accepting: true,
             abandoned: false,
             ending: None,
@@ -296,7 +304,10 @@ where
             };
             let idle = self.waiting.is_empty();
             match guarded(|| self.service.begin(&frame.bytes, idle)) {
-                Ok(Some(stage)) => self.starting = Some(Starting { stage, _held: frame.held }),
+                Ok(Some(stage)) => {
+                    self.queue_time.observe(self.arrived.elapsed());
+                    self.starting = Some(Starting { stage, _held: frame.held });
+                }
                 Ok(None) => {
                     assert!(!idle, "an idle connection's request begins");
                     self.parked = Some(frame);
@@ -395,7 +406,7 @@ where
 
     /// The socket failed: nobody reads the answers.
     fn lose(&mut self, error: io::Error) {
-        self.outgoing = Outgoing::default();
+        self.outgoing.clear();
         self.abandon(Ended::Failed(error));
     }
 
@@ -442,7 +453,10 @@ where
                 self.ending = Some(Ended::ByClient);
                 self.service.client_ended();
             }
-            Poll::Ready(Ok(Read::Some)) => self.timers.touch(),
+            Poll::Ready(Ok(Read::Some)) => {
+                self.arrived = Instant::now();
+                self.timers.touch();
+            }
             Poll::Ready(Err(error)) => self.lose(error),
         }
         true

@@ -14,6 +14,7 @@ use vltava_protocol::messages::{
     Encodable, EncodeError, HeaderVersion, ResponseFrame, StrBytes, encode_response,
 };
 
+use crate::client_metrics::ClientTraffic;
 use crate::connection::{CloseCause, Reply};
 use crate::fetch_sessions::FetchSessions;
 use crate::metrics::ApiMetrics;
@@ -62,6 +63,8 @@ pub struct RequestContext {
     pub shutdown: Shutdown,
     /// The connection's one turn: requests of a fetch session are answered one after another.
     pub session_turn: Arc<Semaphore>,
+    /// The figures of the client.
+    pub traffic: Arc<ClientTraffic>,
     /// When the request began.
     pub begun: Instant,
 }
@@ -96,7 +99,10 @@ impl RequestContext {
     pub fn reply_encoded(&self, frame: Result<ResponseFrame, EncodeError>) -> Reply {
         self.metrics().answered(self.begun.elapsed());
         match frame {
-            Ok(frame) => Reply::Frame(frame),
+            Ok(frame) => {
+                self.traffic.sent(frame.bytes());
+                Reply::Frame(frame)
+            }
             Err(error) => Reply::Close(CloseCause::Encode(error.to_string())),
         }
     }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod client;
+pub mod client_metrics;
 pub mod clock;
 pub mod config;
 pub mod connection;

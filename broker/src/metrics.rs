@@ -20,6 +20,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use vltava_protocol::error_code::ErrorCode;
 
+use crate::client_metrics::{ClientFigures, ClientMetrics};
+
 /// API keys that are counted; no client-facing key of Kafka is above.
 const API_KEYS: usize = 128;
 /// Error codes that are counted, from −1 on.
@@ -30,6 +32,8 @@ pub struct Metrics {
     apis: Arc<Apis>,
     /// Client connections.
     pub connections: ConnectionMetrics,
+    /// Requests and bytes by client id.
+    pub clients: Arc<ClientMetrics>,
     /// Rounds of the disk's flusher.
     pub flush: FlushMetrics,
     /// Elections and roles.
@@ -48,6 +52,12 @@ pub struct ConnectionMetrics {
     pub refused: Counter,
     /// Closed by the server because of what the client sent.
     pub closed_for_cause: Counter,
+    /// Closed by the server because nothing moved.
+    pub closed_idle: Counter,
+    /// Bytes of responses that clients have not read yet.
+    pub unread_bytes: Gauge,
+    /// From the arrival of a request to its beginning: what it waited for those before it.
+    pub queue_time: Histogram,
 }
 
 /// What the flusher did; one round is one write and one sync for many.
@@ -144,6 +154,7 @@ impl Metrics {
         let metrics = Self {
             apis: Arc::new(Apis(apis.collect())),
             connections: ConnectionMetrics::default(),
+            clients: Arc::default(),
             flush: FlushMetrics::default(),
             raft: RaftMetrics::default(),
             registry: Mutex::new(Registry::with_prefix("vltava")),
@@ -175,6 +186,7 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock();
         registry.register_collector(Box::new(Arc::clone(&self.apis)));
+        registry.register_collector(Box::new(ClientFigures(Arc::clone(&self.clients))));
         let connections = &self.connections;
         let of = registry.sub_registry_with_prefix("connections");
         of.register("open", "Client connections now open", connections.open.clone());
@@ -182,6 +194,12 @@ impl Metrics {
         of.register("refused", "Client connections over a limit", connections.refused.clone());
         let closed = connections.closed_for_cause.clone();
         of.register("closed_for_cause", "Client connections closed by the broker", closed);
+        let closed = connections.closed_idle.clone();
+        of.register("closed_idle", "Client connections closed because nothing moved", closed);
+        let unread = connections.unread_bytes.clone();
+        of.register("unread_response_bytes", "Bytes of responses not sent yet", unread);
+        let queue_time = connections.queue_time.clone();
+        of.register("queue_duration_seconds", "Time a request waited to begin", queue_time);
         let flush = &self.flush;
         let of = registry.sub_registry_with_prefix("flush");
         of.register("rounds", "Rounds of the flusher", flush.rounds.clone());

@@ -6,15 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::context::Shared;
 use crate::node::Node;
 use crate::partitions::Partitions;
+use crate::request_memory::RequestMemory;
 
 /// Lets the node's metrics gather from its partitions.
 pub fn gather(node: &Node) {
     node.metrics.gather(PartitionFigures(Arc::clone(&node.partitions)));
+}
+
+/// Lets the node's metrics gather what its connections share.
+pub fn gather_shared(node: &Node, memory: RequestMemory, shared: Arc<Shared>) {
+    node.metrics.gather(SharedFigures { memory, shared });
 }
 
 /// What is wrong with the node, one line each.
@@ -25,6 +33,33 @@ pub fn complaints(node: &Node) -> Vec<String> {
 
 #[derive(Debug)]
 struct PartitionFigures(Arc<Partitions>);
+
+struct SharedFigures {
+    memory: RequestMemory,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for SharedFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedFigures").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+impl Collector for SharedFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let sessions = &self.shared.fetch_sessions;
+        let figures = [
+            ("request_memory_bytes", "Bytes of large requests", self.memory.held_bytes()),
+            ("fetch_sessions", "Fetch sessions kept", sessions.len()),
+            ("fetch_session_partitions", "Partitions in them", sessions.partitions()),
+        ];
+        for (name, help, value) in figures {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value as u64).encode(gauge)?;
+        }
+        Ok(())
+    }
+}
 
 /// Sums over the partitions of one topic.
 #[derive(Default)]

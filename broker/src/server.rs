@@ -137,7 +137,6 @@ impl Server {
         listener: TcpListener,
         limits: watch::Receiver<Limits>,
         connection: ConnectionConfig,
-        metrics: ConnectionMetrics,
         make: impl Fn(Arc<Peer>, Shutdown) -> V + Send + 'static,
     ) -> io::Result<Self> {
         let addr = listener.local_addr()?;
@@ -145,8 +144,8 @@ impl Server {
         let shutdown = Shutdown(told);
         let acceptor = Acceptor {
             limits,
+            metrics: connection.metrics.clone(),
             connection,
-            metrics,
             shutdown: shutdown.clone(),
             connections: JoinSet::new(),
             addresses: HashMap::new(),
@@ -284,7 +283,10 @@ fn report(peer: &Peer, ended: &Ended, metrics: &ConnectionMetrics) {
             warn!(peer = %addr, client_id, %cause, "connection closed");
         }
         Ended::Failed(error) => debug!(peer = %addr, client_id, %error, "connection failed"),
-        Ended::Idle => debug!(peer = %addr, client_id, "connection closed: idle"),
+        Ended::Idle => {
+            metrics.closed_idle.inc();
+            debug!(peer = %addr, client_id, "connection closed: idle");
+        }
         Ended::ByClient | Ended::Shutdown => debug!(peer = %addr, client_id, "connection ended"),
     }
 }

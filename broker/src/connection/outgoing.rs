@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
+use prometheus_client::metrics::gauge::Gauge;
 use vltava_protocol::messages::ResponseFrame;
 
 use super::{Boxed, Reply};
@@ -21,18 +22,37 @@ pub(super) enum Waiting {
 }
 
 /// Response parts that the socket has not taken.
-#[derive(Default)]
 pub(super) struct Outgoing {
     parts: VecDeque<Bytes>,
     pub(super) bytes: usize,
+    /// The bytes of all connections.
+    unread_bytes: Gauge,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 impl Outgoing {
+    pub(super) fn new(unread_bytes: Gauge) -> Self {
+        Self { parts: VecDeque::new(), bytes: 0, unread_bytes }
+    }
+
+    /// Drops what nobody will read.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+        self.unread_bytes.dec_by(self.bytes as i64);
+        self.bytes = 0;
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= OUTGOING_BYTES_MAX
     }
 
     pub(super) fn push(&mut self, frame: ResponseFrame) {
+        self.unread_bytes.inc_by(frame.bytes() as i64);
         for part in frame.into_parts() {
             if !part.is_empty() {
                 self.bytes += part.len();
@@ -54,6 +74,7 @@ impl Outgoing {
     pub(super) fn advance(&mut self, mut written: usize) {
         assert!(written <= self.bytes, "the socket takes what it was given");
         self.bytes -= written;
+        self.unread_bytes.dec_by(written as i64);
         while written > 0 {
             let head = self.parts.front_mut().expect("bytes counts the parts");
             if head.len() > written {

@@ -134,7 +134,8 @@ fn fixture(pipe_bytes: usize) -> Fixture {
 
 fn config(idle_max: Option<Duration>, receive_max: Option<Duration>) -> ConnectionConfig {
     let memory = RequestMemory::new(None);
-    ConnectionConfig { request_bytes_max: 1000, idle_max, receive_max, memory }
+    let metrics = ConnectionMetrics::default();
+    ConnectionConfig { request_bytes_max: 1000, idle_max, receive_max, memory, metrics }
 }
 
 fn fixture_with(pipe_bytes: usize, config: &ConnectionConfig) -> Fixture {
@@ -424,6 +425,24 @@ async fn a_request_that_is_not_read_has_time() {
 }
 
 #[tokio::test]
+async fn unread_bytes_are_counted_until_they_are_read_or_nobody_is_left_to() {
+    let config = config(None, None);
+    let unread = config.metrics.unread_bytes.clone();
+    let mut fixture = fixture_with(64, &config);
+    fixture.send(&[(b'b', 1)]).await;
+    fixture.script.begun(&[1]).await;
+    while unread.get() < 1 << 19 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fixture.receive().await, 1);
+    fixture.send(&[(b'b', 2)]).await;
+    fixture.script.begun(&[1, 2]).await;
+    drop(fixture.client);
+    fixture.server.await.unwrap();
+    assert_eq!(unread.get(), 0);
+}
+
+#[tokio::test]
 async fn answers_behind_one_that_waits_are_bounded() {
     let mut fixture = fixture(1 << 16);
     let gate = fixture.script.gate(1);
@@ -459,6 +478,7 @@ async fn a_large_request_that_stalls_gives_way_to_others() {
         idle_max: None,
         receive_max: None,
         memory: memory.clone(),
+        metrics: ConnectionMetrics::default(),
     };
     let mut request = (1_i32 << 20).to_be_bytes().to_vec();
     request.extend([b'n', 1]);

@@ -23,11 +23,13 @@ use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::frame::{HeadError, RequestHead, parse_head};
 use vltava_protocol::messages::{RequestBody, StrBytes, decode_request};
 
+use crate::client_metrics::ClientTraffic;
 use crate::config::BrokerConfig;
 use crate::connection::{Boxed, CloseCause, ConnectionConfig, Reply, Service, Stage};
 use crate::context::{RequestContext, Shared};
 use crate::fetch_sessions::FetchSessions;
 use crate::node::Node;
+use crate::node_metrics;
 use crate::producer_ids::ProducerIds;
 use crate::request_memory::RequestMemory;
 use crate::server::{Limits, Peer, Server, Shutdown};
@@ -204,7 +206,9 @@ pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
         idle_max: millis(settings.connections_max_idle_ms),
         receive_max: millis(settings.socket_request_receive_timeout_ms),
         memory: RequestMemory::new(room),
+        metrics: node.metrics.connections.clone(),
     };
+    node_metrics::gather_shared(&node, connection.memory.clone(), Arc::clone(&shared));
     let limits = move |config: &BrokerConfig| Limits {
         connections_max: at_most(config.max_connections),
         connections_per_ip_max: at_most(config.max_connections_per_ip),
@@ -219,13 +223,13 @@ pub fn serve(listener: TcpListener, node: Arc<Node>) -> io::Result<Server> {
             is_new
         });
     }));
-    let metrics = node.metrics.connections.clone();
-    Server::start(listener, limited, connection, metrics, move |peer, shutdown| Router {
+    Server::start(listener, limited, connection, move |peer, shutdown| Router {
         node: Arc::clone(&node),
         shared: Arc::clone(&shared),
         peer,
         shutdown,
         session_turn: Arc::new(Semaphore::new(1)),
+        traffic: None,
     })
 }
 
@@ -236,6 +240,8 @@ struct Router {
     peer: Arc<Peer>,
     shutdown: Shutdown,
     session_turn: Arc<Semaphore>,
+    /// Known once a request has come.
+    traffic: Option<Arc<ClientTraffic>>,
 }
 
 impl Service for Router {
@@ -256,7 +262,13 @@ impl Service for Router {
         if let Some(client_id) = &head.client_id {
             self.peer.introduce(client_id);
         }
-        Some((handler.begin)(self.context(handler, head), body))
+        let clients = &self.node.metrics.clients;
+        let traffic = Arc::clone(
+            self.traffic
+                .get_or_insert_with(|| clients.of(head.client_id.as_deref().unwrap_or_default())),
+        );
+        traffic.received(frame.len());
+        Some((handler.begin)(self.context(handler, head, traffic), body))
     }
 
     fn client_ended(&mut self) {
@@ -265,7 +277,12 @@ impl Service for Router {
 }
 
 impl Router {
-    fn context(&self, handler: &Handler, head: RequestHead) -> RequestContext {
+    fn context(
+        &self,
+        handler: &Handler,
+        head: RequestHead,
+        traffic: Arc<ClientTraffic>,
+    ) -> RequestContext {
         RequestContext {
             node: Arc::clone(&self.node),
             shared: Arc::clone(&self.shared),
@@ -280,6 +297,7 @@ impl Router {
             local: self.peer.local,
             shutdown: self.shutdown.clone(),
             session_turn: Arc::clone(&self.session_turn),
+            traffic,
             begun: Instant::now(),
         }
     }

@@ -34,11 +34,12 @@ fn start_with(limits: Limits) -> (Server, ConnectionMetrics) {
         idle_max: None,
         receive_max: None,
         memory: RequestMemory::new(None),
+        metrics: ConnectionMetrics::default(),
     };
-    let metrics = ConnectionMetrics::default();
+    let metrics = connection.metrics.clone();
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (_, limits) = tokio::sync::watch::channel(limits);
-    (Server::start(listener, limits, connection, metrics.clone(), |_, _| Echo).unwrap(), metrics)
+    (Server::start(listener, limits, connection, |_, _| Echo).unwrap(), metrics)
 }
 
 /// Whether a new connection is served; it stays open with its socket.

@@ -6,6 +6,7 @@
 
 mod fetch;
 mod frames;
+mod groups;
 mod idempotence;
 mod load;
 mod lookups;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
             return harness::run(vec![trial], 1);
         }
     };
-    let areas: [(&str, &[Row]); 10] = [
+    let areas: [(&str, &[Row]); 11] = [
         ("frames", frames::ROWS),
         ("produce", produce::ROWS),
         ("idempotence", idempotence::ROWS),
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("lookups", lookups::ROWS),
         ("topics", topics::ROWS),
         ("payloads", payloads::ROWS),
+        ("groups", groups::ROWS),
         ("load", load::ROWS),
         ("user_interfaces", user_interfaces::ROWS),
     ];
