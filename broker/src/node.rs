@@ -8,21 +8,23 @@
 //! ```text
 //! liveness  one thread: ticks                       touches no file
 //! disk      one thread: flush rounds                the only one that syncs
+//!           one thread: early write-back           waits for a busy disk, nobody for it
 //! data      tokio's workers: connections, admin     appends are plain calls under a short lock
 //! ```
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use vltava_protocol::ids::{NodeId, PartitionIndex, TopicId, TopicName, TopicPartition};
 use vltava_storage::disk::Disk;
 use vltava_storage::disk::mapped::{DirLock, LockError, MappedDisk};
-use vltava_storage::flush::FlushItem;
+use vltava_storage::flush::{FlushItem, SegmentFile};
 use vltava_storage::flusher::{FlushError, FlushQueue, Flusher};
 use vltava_storage::ids::ReplicaId;
 use vltava_storage::node::NodeState;
@@ -51,6 +53,8 @@ const GROUP_ZERO_NAME: &str = "__cluster_metadata";
 const TICK: Duration = Duration::from_millis(100);
 /// Pause before a flush round that could not write is tried again.
 const FLUSH_RETRY: Duration = Duration::from_millis(200);
+/// Parts of files that may wait for the kernel to be asked to write them, 4 MiB and more each.
+const WRITE_BACK_PARTS_MAX: usize = 64;
 /// Stands in for the kernel's boot id in tests of power cuts.
 pub const BOOT_ID_VARIABLE: &str = "VLTAVA_BOOT_ID";
 /// How long a start waits for group 0 to elect its leader.
@@ -154,6 +158,8 @@ struct Threads {
     is_whole: Arc<AtomicBool>,
     queue: Arc<FlushQueue>,
     flusher: Option<JoinHandle<()>>,
+    /// Ends when the flusher has, which has the other end of its channel.
+    write_back: Option<JoinHandle<()>>,
     ticker: Option<JoinHandle<()>>,
 }
 
@@ -176,8 +182,8 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.end_ticker();
         self.queue.close();
-        if let Some(flusher) = self.flusher.take() {
-            let _ = flusher.join();
+        for thread in [self.flusher.take(), self.write_back.take()].into_iter().flatten() {
+            let _ = thread.join();
         }
     }
 }
@@ -410,8 +416,10 @@ impl Threads {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let (stop, is_whole) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (write_back, parts) = mpsc::sync_channel(WRITE_BACK_PARTS_MAX);
         let flushing = Flushing {
             flusher,
+            write_back,
             queue: storage.queue.clone(),
             room: storage.room.clone(),
             partitions: partitions.clone(),
@@ -421,7 +429,9 @@ impl Threads {
         };
         let flusher = thread("flusher", move || flushing.run())?;
         let queue = storage.queue.clone();
-        let mut threads = Self { stop, is_whole, queue, flusher: Some(flusher), ticker: None };
+        let flusher = Some(flusher);
+        let mut threads = Self { stop, is_whole, queue, flusher, write_back: None, ticker: None };
+        threads.write_back = Some(thread("write-back", move || write_back_all(&parts))?);
         let (partitions, stop) = (partitions.clone(), threads.stop.clone());
         threads.ticker = Some(thread("ticker", move || tick(&partitions, &stop))?);
         Ok(threads)
@@ -432,9 +442,15 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Thread)
 }
 
+/// A part of a file that the kernel may begin to write.
+type WriteBackPart = (Arc<SegmentFile>, Range<u64>);
+
 /// What the flusher's thread works with.
 struct Flushing {
     flusher: Flusher,
+    /// To a thread of its own, since asking the kernel waits while the disk is busy. Bounded; what
+    /// does not fit the kernel writes in its own time.
+    write_back: mpsc::SyncSender<WriteBackPart>,
     queue: Arc<FlushQueue>,
     room: Arc<Room>,
     partitions: Arc<Partitions>,
@@ -448,6 +464,9 @@ impl Flushing {
         while self.queue.wait() {
             let goes_on = self.round();
             self.room.freed();
+            for part in self.flusher.take_write_back() {
+                let _ = self.write_back.try_send(part);
+            }
             if !goes_on {
                 return;
             }
@@ -491,6 +510,12 @@ impl Flushing {
                 false
             }
         }
+    }
+}
+
+fn write_back_all(parts: &mpsc::Receiver<WriteBackPart>) {
+    while let Ok((segment, range)) = parts.recv() {
+        segment.file.start_write_back(range);
     }
 }
 

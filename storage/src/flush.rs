@@ -4,6 +4,7 @@
 //! takes the whole queue, so a completed [`FlushItem::Ticket`] says that everything its replica
 //! pushed before it is durable.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,6 +73,14 @@ pub enum FlushItem {
         file: Arc<dyn DiskFile>,
         /// Its directory.
         dir: PathBuf,
+    },
+    /// A part of a segment lies in the page cache of a log that does not sync, and the kernel may
+    /// begin to write it. Nobody waits for that: a round hands it on.
+    WriteBack {
+        /// The segment.
+        file: Arc<SegmentFile>,
+        /// Which bytes of it.
+        range: Range<u64>,
     },
     /// The node's own row changed.
     Node(NodeState),

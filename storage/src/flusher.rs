@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use self::dirty::DirtySegments;
@@ -24,7 +25,7 @@ use self::plan::Plan;
 pub use self::queue::FlushQueue;
 use self::retire::{Retired, Retirement};
 use crate::disk::Disk;
-use crate::flush::FlushItem;
+use crate::flush::{FlushItem, SegmentFile};
 use crate::ids::{FileId, Place, ReplicaId};
 use crate::node::NodeState;
 use crate::paths::{parse_replica_dir_name, parse_segment_file_name, replica_dir};
@@ -97,6 +98,7 @@ pub struct Flusher {
     unrecorded: BTreeMap<FileId, u64>,
     unrecorded_bytes: u64,
     retirement: Option<Retirement>,
+    write_back: Vec<(Arc<SegmentFile>, Range<u64>)>,
 }
 
 impl Flusher {
@@ -126,7 +128,14 @@ impl Flusher {
             unrecorded: BTreeMap::new(),
             unrecorded_bytes: 0,
             retirement: None,
+            write_back: Vec::new(),
         }
+    }
+
+    /// What the kernel may begin to write, as the rounds since the last call were told. For a thread
+    /// of its own: asking the kernel waits while the disk is busy. Nothing is lost if nobody does.
+    pub fn take_write_back(&mut self) -> Vec<(Arc<SegmentFile>, Range<u64>)> {
+        std::mem::take(&mut self.write_back)
     }
 
     /// The node's row as of the last round.
@@ -148,8 +157,12 @@ impl Flusher {
         }
         let items = self.queue.take(self.wal.config().round_bytes_max);
         for item in &items {
-            if let FlushItem::Node(node) = item {
-                self.set_node(node.clone());
+            match item {
+                FlushItem::Node(node) => self.set_node(node.clone()),
+                FlushItem::WriteBack { file, range } => {
+                    self.write_back.push((file.clone(), range.clone()));
+                }
+                _ => {}
             }
         }
         if items.is_empty() && !self.node_is_stale() {

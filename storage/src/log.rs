@@ -47,6 +47,7 @@ mod questions;
 mod replace;
 mod ring;
 mod side_files;
+mod write_back;
 
 pub use config::{AppendError, Durability, LogConfig, LogError, ReadError};
 
@@ -55,6 +56,7 @@ pub(crate) use side_files::{newest_snapshot, producers_as_of, replay_producers};
 
 use append::{Burnt, Written};
 use ring::{Ring, RingEntry};
+use write_back::WriteBack;
 
 /// Bytes behind the tail that count as surely in memory, if this process wrote them.
 const RECENT_BYTES: u64 = 16 << 20;
@@ -98,6 +100,7 @@ pub struct PartitionLog {
     /// The first index may not pass the one after this: the last applied log start.
     floor_limit: LogIndex,
     outbox: Vec<FlushItem>,
+    write_back: WriteBack,
     view: Arc<ViewCell>,
     recent: Place,
 }
@@ -241,6 +244,7 @@ impl PartitionLog {
             active_since: Some(first_timestamp).filter(|first| first.0 >= 0),
             is_held: false,
             outbox: parts.outbox,
+            write_back: WriteBack::default(),
             view: Arc::new(ViewCell::new(view)),
             recent: place,
         }

@@ -81,8 +81,8 @@ impl<'a> Plan<'a> {
                 self.side_files.push(file);
                 self.side_dirs.insert(dir);
             }
-            // The flusher has taken it over before.
-            FlushItem::Node(_) => {}
+            // The flusher has taken them over before.
+            FlushItem::Node(_) | FlushItem::WriteBack { .. } => {}
             FlushItem::Ticket { replica, ticket } => {
                 let highest = self.tickets.entry(*replica).or_default();
                 *highest = (*highest).max(*ticket);

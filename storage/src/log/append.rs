@@ -339,6 +339,11 @@ impl PartitionLog {
         self.ring.push(RingEntry { end_offset: header.end_offset(), place });
         if self.config.durability == Durability::Fsync || internal.is_some() {
             self.outbox.push(FlushItem::Write { file, position, bytes });
+        } else {
+            let written = position..position + bytes.len() as u64;
+            if let Some(range) = self.write_back.wrote(file.id, written) {
+                self.outbox.push(FlushItem::WriteBack { file, range });
+            }
         }
         if internal.is_some_and(|internal| internal.kind != InternalKind::Noop) {
             // What it changes is remembered in the row too, so it must not be lost with a tail.

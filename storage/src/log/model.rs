@@ -202,7 +202,10 @@ impl Harness {
                     file.sync().unwrap();
                     self.disk.sync_dir(&dir).unwrap();
                 }
-                FlushItem::Forget { .. } | FlushItem::Node(_) | FlushItem::Ticket { .. } => {}
+                FlushItem::Forget { .. }
+                | FlushItem::WriteBack { .. }
+                | FlushItem::Node(_)
+                | FlushItem::Ticket { .. } => {}
             }
         }
     }

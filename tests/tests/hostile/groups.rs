@@ -78,9 +78,8 @@ fn join(client: &mut RawClient, group: &str, metadata: &Bytes) -> Tested<JoinGro
 
 fn leave(client: &mut RawClient, group: &str, member: &StrBytes) -> Tested {
     let member = MemberIdentity::default().with_member_id(member.clone());
-    let request = LeaveGroupRequest::default()
-        .with_group_id(GroupId(text(group)))
-        .with_members(vec![member]);
+    let request =
+        LeaveGroupRequest::default().with_group_id(GroupId(text(group))).with_members(vec![member]);
     assert_eq!(client.call(3, &request)?.error_code, 0);
     Ok(())
 }
@@ -171,9 +170,9 @@ fn twenty_thousand_topics_in_one_request(broker: &Broker) -> Tested {
     let name = requests::unique("many");
     let mut request = requests::create_topic_request(&name, 1, &[]);
     let one = request.topics[0].clone();
-    request.topics.extend((1..20_000).map(|at| {
-        one.clone().with_name(requests::topic_name(&format!("{name}-{at}")))
-    }));
+    request.topics.extend(
+        (1..20_000).map(|at| one.clone().with_name(requests::topic_name(&format!("{name}-{at}")))),
+    );
     let response = client.call(5, &request)?;
     assert_eq!(response.topics.len(), 20_000);
     assert!(response.topics.iter().all(|topic| topic.error_code == 44));
