@@ -3,13 +3,14 @@
 //! The first question about a group creates `__consumer_offsets` and waits until it has leaders.
 //! Transactions and share groups have no coordinator yet: `UNSUPPORTED_VERSION`, with which clients
 //! fail at once. (`COORDINATOR_NOT_AVAILABLE` would be retried, by the Java admin client without a
-//! pause.) A key type that the version does not know is `INVALID_REQUEST`. Versions until 3
+//! pause.) A key type that the version does not know is `INVALID_REQUEST`, as is a share group's
+//! key that is not `group:topic id:partition` (`SharePartitionKey.validate`). Versions until 3
 //! ask for one key and are told an error's name, also that of none (`FindCoordinatorResponse.
 //! prepareOldResponse`); from 4 on a request holds many keys.
 
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::ids::NodeId;
+use vltava_protocol::ids::{NodeId, TopicId};
 use vltava_protocol::messages::find_coordinator_response::Coordinator;
 use vltava_protocol::messages::{
     BrokerId, FindCoordinatorRequest, FindCoordinatorResponse, StrBytes,
@@ -26,6 +27,7 @@ pub const API: Api = Api::new(ApiKey::FindCoordinator, 0..=6);
 const BATCHED_FROM: i16 = 4;
 /// Key types: 0 groups, 1 transactions, 2 share groups.
 const KEY_TYPE_GROUP: i8 = 0;
+const KEY_TYPE_TRANSACTION: i8 = 1;
 const KEY_TYPE_SHARE: i8 = 2;
 /// First version that knows share groups (KIP-932).
 const SHARE_FROM: i16 = 6;
@@ -38,11 +40,11 @@ pub async fn handle(
     cx: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let verdict = verdict(request.key_type, cx.api_version);
-    if verdict.is_ok() {
+    if request.key_type == KEY_TYPE_GROUP {
         create_topic(cx).await;
     }
     let find = |key: &str| {
+        let verdict = verdict(request.key_type, key, cx.api_version);
         let found = verdict.and_then(|()| find(cx, key));
         cx.count(found.as_ref().err().copied().unwrap_or_default());
         found
@@ -84,14 +86,24 @@ fn parts(found: Found) -> (ErrorCode, BrokerId, StrBytes, i32) {
 }
 
 /// Whether there is a coordinator for keys of this type.
-fn verdict(key_type: i8, version: i16) -> Result<(), ErrorCode> {
-    let known = (KEY_TYPE_GROUP..=KEY_TYPE_SHARE).contains(&key_type)
-        && (key_type != KEY_TYPE_SHARE || version >= SHARE_FROM);
+fn verdict(key_type: i8, key: &str, version: i16) -> Result<(), ErrorCode> {
     match key_type {
         KEY_TYPE_GROUP => Ok(()),
-        _ if known => Err(ErrorCode::UnsupportedVersion),
+        KEY_TYPE_TRANSACTION => Err(ErrorCode::UnsupportedVersion),
+        KEY_TYPE_SHARE if version >= SHARE_FROM && is_share_key(key) => {
+            Err(ErrorCode::UnsupportedVersion)
+        }
         _ => Err(ErrorCode::InvalidRequest),
     }
+}
+
+fn is_share_key(key: &str) -> bool {
+    let mut parts = key.split(':');
+    let [Some(group), Some(topic), Some(partition), None] = std::array::from_fn(|_| parts.next())
+    else {
+        return false;
+    };
+    !group.is_empty() && topic.parse::<TopicId>().is_ok() && partition.parse::<i32>().is_ok()
 }
 
 /// Creates the topic of the groups if this is the first question about one.
@@ -134,7 +146,13 @@ mod tests {
             (3, 6, Err(ErrorCode::InvalidRequest)),
             (-1, 6, Err(ErrorCode::InvalidRequest)),
         ] {
-            assert_eq!(verdict(key_type, version), expected, "{key_type} v{version}");
+            let key = "group:AAAAAAAAAAAAAAAAAAAAAQ:0";
+            assert_eq!(verdict(key_type, key, version), expected, "{key_type} v{version}");
+        }
+        for key in
+            ["", "group", ":AAAAAAAAAAAAAAAAAAAAAQ:0", "g:b:1", "g:AAAAAAAAAAAAAAAAAAAAAQ:0:1"]
+        {
+            assert_eq!(verdict(2, key, 6), Err(ErrorCode::InvalidRequest), "{key}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the handlers of groups share: asking the coordinator, and its words in those of the wire.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{TopicId, TopicName};
@@ -14,12 +15,16 @@ use crate::coordinator::group::request::{ByTopic, Client};
 use crate::coordinator::group::{GroupRequest, GroupResponse};
 use crate::coordinator::runtime::Asked;
 
+/// For what waits for other members: the coordinator has timeouts of its own.
+pub(super) const ENDLESS: Duration = Duration::MAX;
+
 /// Asks and returns when the request is decided; whoever it waits for, the connection's next
 /// request that overlaps may begin. The request is forgotten when its client ends the connection,
-/// and refused when the server ends.
+/// and refused when the server ends, or after `patience`.
 pub(super) fn park<R: Encodable + HeaderVersion>(
     cx: RequestContext,
     request: GroupRequest,
+    patience: Duration,
     respond: impl FnOnce(&RequestContext, GroupResponse) -> R + Send + 'static,
 ) -> Stage {
     let answer = |cx: &RequestContext, response| cx.reply(&respond(cx, response));
@@ -34,6 +39,9 @@ pub(super) fn park<R: Encodable + HeaderVersion>(
             response = parked => response.unwrap_or_else(GroupResponse::Failed),
             () = cx.client.ended() => return cx.silence(),
             () = cx.shutdown.requested() => GroupResponse::Failed(ErrorCode::NotCoordinator),
+            () = tokio::time::sleep(patience) => {
+                GroupResponse::Failed(ErrorCode::CoordinatorNotAvailable)
+            }
         };
         answer(&cx, response)
     }))

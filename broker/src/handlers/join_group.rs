@@ -8,7 +8,7 @@ use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::messages::join_group_response::JoinGroupResponseMember;
 use vltava_protocol::messages::{JoinGroupRequest, JoinGroupResponse, StrBytes};
 
-use super::groups::{client, copied, failure, park, room, text};
+use super::groups::{ENDLESS, client, copied, failure, park, room, text};
 use crate::connection::Stage;
 use crate::context::RequestContext;
 use crate::coordinator::group::ids::{MemberId, Text};
@@ -36,7 +36,7 @@ pub async fn start(cx: RequestContext, request: JoinGroupRequest) -> Stage {
     room(&cx, MEMBER_BYTES + metadata.sum::<usize>()).await;
     let member_id = MemberId::from(request.member_id.as_str());
     let request = GroupRequest::Join(join(&cx, &request));
-    park(cx, request, move |cx, response| respond(cx, &member_id, response))
+    park(cx, request, ENDLESS, move |cx, response| respond(cx, &member_id, response))
 }
 
 fn join(cx: &RequestContext, request: &JoinGroupRequest) -> JoinRequest {

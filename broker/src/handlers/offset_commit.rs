@@ -1,9 +1,12 @@
 //! `OffsetCommit` (key 8), versions 2-10: how far a group has read, by partition.
 //!
 //! The order of commits is fixed when the request is decided; the answer waits for the commit of
-//! the one batch that holds them all, and the next requests may begin meanwhile. Topics are named
-//! by id from version 10 on. What does not exist is told apart by partition and does not keep the
-//! rest from being committed (`KafkaApis.handleOffsetCommitRequest`).
+//! the one batch that holds them all, for `offsets.commit.timeout.ms` at most, and the next
+//! requests may begin meanwhile. Topics are named by id from version 10 on. What does not exist is
+//! told apart by partition and does not keep the rest from being committed
+//! (`KafkaApis.handleOffsetCommitRequest`).
+
+use std::time::Duration;
 
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
@@ -63,7 +66,9 @@ pub async fn start(cx: RequestContext, request: AnyOffsetCommit) -> Stage {
         topics,
     };
     drop(request);
-    park(cx, GroupRequest::OffsetCommit(commit), move |cx, response| {
+    let patience = u64::try_from(cx.node.config.offsets_commit_timeout_ms).unwrap_or(0);
+    let patience = Duration::from_millis(patience);
+    park(cx, GroupRequest::OffsetCommit(commit), patience, move |cx, response| {
         let codes = match response {
             GroupResponse::OffsetCommit(answered) => outcomes.settle(answered),
             other => outcomes.fail(failure(&other)),

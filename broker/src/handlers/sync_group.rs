@@ -8,7 +8,7 @@ use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
-use super::groups::{copied, failure, park, refuse, room, text};
+use super::groups::{ENDLESS, copied, failure, park, refuse, room, text};
 use crate::connection::Stage;
 use crate::context::RequestContext;
 use crate::coordinator::group::request::SyncRequest;
@@ -34,7 +34,7 @@ pub async fn start(cx: RequestContext, request: SyncGroupRequest) -> Stage {
         room(&cx, bytes).await;
     }
     let request = GroupRequest::Sync(sync(&request));
-    park(cx, request, respond)
+    park(cx, request, ENDLESS, respond)
 }
 
 fn sync(request: &SyncGroupRequest) -> SyncRequest {

@@ -121,7 +121,7 @@ async fn coordinators_are_found_in_every_version() {
     let node = TestNode::start().await;
     let mut wire = node.connect().await;
     for version in 0..=6 {
-        for (key_type, expected) in [(0, 0), (1, 15)] {
+        for (key_type, expected) in [(0, 0), (1, 35)] {
             if version == 0 && key_type != 0 {
                 continue;
             }
