@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod cluster;
 pub mod coverage;
+pub mod groups;
 pub mod harness;
 pub mod network;
 pub mod plan;

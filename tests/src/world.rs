@@ -385,7 +385,7 @@ impl World {
         self.cluster.groups[group].was_page_cache && !(has_quorum(voters) && has_quorum(outgoing))
     }
 
-    fn end_event(&mut self) -> Result<(), Violation> {
+    pub(crate) fn end_event(&mut self) -> Result<(), Violation> {
         for node in 0..self.machines.len() {
             let machine = &self.machines[node];
             let Some(cut) = machine.cut_at else { continue };
