@@ -223,7 +223,11 @@ async fn within<F: Future>(
 
 #[cfg(test)]
 mod tests {
+    use vltava_protocol::ids::{Offset, PartitionIndex};
+
     use super::*;
+    use crate::client::admin::NewTopic;
+    use crate::client::{Client, LATEST};
 
     #[test]
     fn the_highest_common_version_is_spoken() {
@@ -235,5 +239,29 @@ mod tests {
         check((5, 9), Some((0, 4)), None);
         check((0, 3), Some((4, 9)), None);
         check((0, 3), None, None);
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_exchange_disturbs_nobody() {
+        let broker = crate::Broker::ephemeral().unwrap();
+        let limit = Duration::from_secs(30);
+        let mut client = Client::connect(&broker.bootstrap(), limit).await.unwrap();
+        let topic = NewTopic { name: "t".to_owned(), ..NewTopic::default() };
+        client.create_topics(&[topic], false).await.unwrap().pop().unwrap().unwrap();
+        let topic = loop {
+            let topic = client.topic("t", false).await.unwrap();
+            if topic.partitions[0].leader.is_some() {
+                break topic;
+            }
+        };
+        let (partition, start) = (PartitionIndex(0), Offset::ZERO);
+        for _ in 0..3 {
+            // Nothing comes for as long as it may wait, and whoever asked goes away sooner.
+            let mut positions = [(partition, start)].into();
+            let fetch = client.fetch(&topic, &mut positions, limit / 2);
+            assert!(timeout(Duration::from_millis(20), fetch).await.is_err());
+            let end = client.list_offsets(&topic, &[partition], LATEST).await.unwrap();
+            assert_eq!(end[&partition], start);
+        }
     }
 }

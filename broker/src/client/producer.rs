@@ -12,7 +12,7 @@ use vltava_protocol::record::compression::Codec;
 use vltava_protocol::record::record::Header;
 
 use super::connection::Versions;
-use super::{Client, ClientError, ClusterTopic, text};
+use super::{Client, ClientError, ClusterPartition, ClusterTopic, text};
 
 /// Produce by name: ids come with version 13.
 const PRODUCE: Versions = Versions::of(3, 12);
@@ -190,13 +190,16 @@ pub(super) fn by_leader(
 ) -> Result<BTreeMap<NodeId, Vec<PartitionIndex>>, ClientError> {
     let mut leaders: BTreeMap<NodeId, Vec<PartitionIndex>> = BTreeMap::new();
     for index in partitions {
-        let missing = |what: &str| ClientError::Missing(format!("{}-{index} {what}", topic.name));
-        let partition = topic
-            .partitions
-            .iter()
-            .find(|partition| partition.index == index)
-            .ok_or_else(|| missing("does not exist"))?;
-        let leader = partition.leader.ok_or_else(|| missing("has no leader"))?;
+        let place = || format!("{}-{index}", topic.name);
+        let missing = || ClientError::Missing(format!("{} does not exist", place()));
+        let is_it = |partition: &&ClusterPartition| partition.index == index;
+        let partition = topic.partitions.iter().find(is_it).ok_or_else(missing)?;
+        // It will have one again: this is no other error than a broker's that says so.
+        let leader = partition.leader.ok_or_else(|| ClientError::Refused {
+            what: place(),
+            code: ErrorCode::LeaderNotAvailable.code(),
+            message: None,
+        })?;
         leaders.entry(leader).or_default().push(index);
     }
     Ok(leaders)

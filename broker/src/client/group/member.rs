@@ -32,6 +32,7 @@ use super::of_consumer;
 use super::offsets::{OFFSET_COMMIT, Offsets, commit_request, is_rebalance, refusals};
 use super::protocol::{self, CONSUMER, Partitions};
 use crate::client::connection::{Connection, Versions};
+use crate::client::consumer::RETRY_BACKOFF;
 use crate::client::{Client, ClientError, text};
 
 /// What a member wants.
@@ -143,7 +144,10 @@ impl Member {
                 self.id.clear();
                 return Ok(Attempt::Again);
             }
-            Some(ErrorCode::RebalanceInProgress) => return Ok(Attempt::Again),
+            Some(ErrorCode::RebalanceInProgress) => {
+                tokio::time::sleep(RETRY_BACKOFF).await;
+                return Ok(Attempt::Again);
+            }
             _ => return Err(self.refused("join", response.error_code)),
         }
         self.id = response.member_id.to_string();

@@ -92,7 +92,12 @@ impl Findings {
         if report.members.is_empty() && report.lag_records > 0 {
             sentences.push("nobody is there to read".to_owned());
         } else if self.unread > 0 && !report.members.is_empty() {
-            sentences.push(format!("{} partitions belong to no member", self.unread));
+            sentences.push(format!("partitions that belong to no member: {}", self.unread));
+        }
+        if report.rebalances.last().is_some_and(|last| last.generation.is_none()) {
+            let waiting = "a rebalance is under way: until every member has joined again, or its \
+                           session has ended, the others wait";
+            sentences.push(waiting.to_owned());
         }
         if let Some(disturber) = &self.disturber {
             let caused = count(report, |one| one.member_id == *disturber);
@@ -160,7 +165,7 @@ mod tests {
                 offset(Some("b"), 30, Some(9_000)),
                 offset(None, 60, None),
             ],
-            rebalances: vec![rebalance("a", "b"), rebalance("gone", "b"), rebalance("a", "a")],
+            rebalances: vec![rebalance("gone", "b"), rebalance("a", "b"), rebalance("a", "a")],
             lag_records: 100,
             lag_ms: 9_000,
             ..GroupReport::default()
@@ -175,7 +180,9 @@ mod tests {
         let expected = [
             "100 records are left to read, the oldest of them 9.0s old",
             "b is slowest: 30 % of the lag is its",
-            "1 partitions belong to no member",
+            "partitions that belong to no member: 1",
+            "a rebalance is under way: until every member has joined again, or its session has \
+             ended, the others wait",
             "a caused 2 of the last 3 rebalances",
         ];
         assert_eq!(findings.sentences(&report), expected);
@@ -186,7 +193,7 @@ mod tests {
         let report = GroupReport {
             members: vec![member("a", &[0])],
             offsets: vec![offset(Some("a"), 0, Some(0))],
-            rebalances: vec![rebalance("a", "a")],
+            rebalances: vec![RebalanceReport { generation: Some(1), ..rebalance("a", "a") }],
             ..GroupReport::default()
         };
         let findings = Findings::of(&report);
