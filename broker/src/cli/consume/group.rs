@@ -28,6 +28,8 @@ use crate::client::{Client, ClusterTopic, ConsumedRecord, StartOffset};
 const REBALANCE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Heartbeats in a session; also how much sooner than it a member's silence must end.
 const HEARTBEATS_PER_SESSION: u32 = 15;
+/// How long a member that is told to stop tries to commit, and then to leave.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after a failure that may pass.
 const BACKOFF: Duration = Duration::from_millis(200);
 
@@ -257,9 +259,33 @@ impl Reading {
 
     /// Commits what was printed and leaves the group.
     async fn leave(&mut self) -> Result<(), CommandError> {
-        let committed = if self.is_joined { self.commit().await.map(drop) } else { Ok(()) };
-        self.member.leave(&mut self.client).await?;
+        let committed = if self.is_joined {
+            self.insist(async |reading| reading.commit().await.map(drop)).await
+        } else {
+            Ok(())
+        };
+        let left = async |reading: &mut Self| Ok(reading.member.leave(&mut reading.client).await?);
+        self.insist(left).await?;
         committed
+    }
+
+    /// Takes a last step again if it fails in a way that may pass: the connection may be one to a
+    /// broker that has come back meanwhile.
+    async fn insist(
+        &mut self,
+        mut step: impl AsyncFnMut(&mut Self) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let end = Instant::now() + LEAVE_PATIENCE.min(self.client.timeout());
+        loop {
+            match step(self).await {
+                Err(CommandError::Client(error))
+                    if error.is_passing() && Instant::now() + BACKOFF < end =>
+                {
+                    tokio::time::sleep(BACKOFF).await;
+                }
+                done => return done,
+            }
+        }
     }
 }
 
