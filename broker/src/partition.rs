@@ -124,11 +124,9 @@ impl AppendRefused {
     /// What a Produce response says.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Propose(ProposeRefused::NotLeader | ProposeRefused::NotMember) => {
-                ErrorCode::NotLeaderOrFollower
-            }
-            // Kafka's clients retry this one at once, and find the new leader.
-            Self::Propose(ProposeRefused::Transferring) => ErrorCode::NotLeaderOrFollower,
+            // Where leadership is being transferred too: Kafka's clients retry this one at once, and
+            // find the new leader.
+            Self::Propose(_) => ErrorCode::NotLeaderOrFollower,
             Self::Producer(ProducerError::OutOfOrderSequence { .. }) => {
                 ErrorCode::OutOfOrderSequenceNumber
             }

@@ -84,6 +84,9 @@ pub enum ProposeRefused {
     /// This leader was removed from its own group.
     #[error("no longer a member of the group")]
     NotMember,
+    /// An earlier change of membership may not be applied yet.
+    #[error("a change of membership is under way")]
+    Changing,
 }
 
 /// Why a peer's message was dropped.
@@ -348,10 +351,13 @@ impl PartitionGroup {
         self.node.step(message).expect("every cause of a drop was checked before the write");
     }
 
-    /// Proposes a change of membership. Raft may turn a change that comes too early into an empty
-    /// entry; the caller looks at the membership and proposes again.
+    /// Proposes a change of membership, unless another one is under way: raft would append an empty
+    /// entry in its place, for every time that somebody asks.
     pub fn propose_membership(&mut self, step: &MembershipStep) -> Result<(), ProposeRefused> {
         self.check_propose()?;
+        if self.node.raft.has_pending_conf() {
+            return Err(ProposeRefused::Changing);
+        }
         assert!(!matches!(step, MembershipStep::Transfer(_)), "a transfer is no entry");
         let mut change = ConfChangeV2::default();
         if let MembershipStep::Change(members) = step {
@@ -588,7 +594,6 @@ impl PartitionGroup {
         let is_joint = !self.membership.outgoing.is_empty();
         is_joint
             && self.is_confirmed()
-            && !self.node.raft.has_pending_conf()
             && self.propose_membership(&MembershipStep::LeaveJoint).is_ok()
     }
 
