@@ -13,6 +13,8 @@ use crate::network::{NodeId, Time, Weather};
 use crate::workload::Acks;
 use crate::world::{Setup, TICK, World};
 
+mod tales;
+
 /// Something that clients, operators or fate do. Whom it meets may depend on the moment: `pick`
 /// chooses among those that are there.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub enum Action {
     Campaign { group: GroupId, pick: usize },
     /// The group is to live elsewhere.
     Retarget { group: GroupId, nodes: Vec<NodeId> },
+    /// The leader promotes nobody for a while.
+    KeepLearners { group: GroupId, lasts: Time },
     /// The topic's durability changes.
     Flip { group: GroupId },
     /// The broker dies and starts again.
@@ -117,7 +121,7 @@ impl Plan {
         let nodes = *[1, 1, 2, 3, 3, 3, 3, 4, 5].choose(&mut rng).expect("not empty");
         let group_count = rng.random_range(1..=3);
         let groups = (0..group_count).map(|_| group(nodes, &mut rng)).collect();
-        let setup = Setup {
+        let mut setup = Setup {
             nodes,
             groups,
             segment_bytes: *[700, 2000, 6000].choose(&mut rng).expect("not empty"),
@@ -156,8 +160,9 @@ impl Plan {
             actions.push((now, action(nodes, group_count, producers.len(), &taste, &mut rng)));
         }
         match rng.random_range(0..12) {
-            0 => lonely_leader(&setup, length, &mut actions, &mut rng),
-            1 => elections(&setup, length, &mut actions, &mut rng),
+            0 => tales::lonely_leader(&mut setup, length, &mut actions, &mut rng),
+            1 => tales::elections(&mut setup, length, &mut actions, &mut rng),
+            2 => tales::burnt_positions(&mut setup, length, &mut actions, &mut rng),
             _ => {}
         }
         actions.sort_by_key(|(at, _)| *at);
@@ -174,55 +179,6 @@ impl Plan {
             world.plan(*at, action.clone());
         }
         world
-    }
-}
-
-/// A lone voter has a learner that it cannot hear, a slow disk, and a machine that loses power just
-/// after it became leader: what it said in a term that it forgets must not have left.
-fn lonely_leader(
-    setup: &Setup,
-    length: Time,
-    actions: &mut Vec<(Time, Action)>,
-    rng: &mut ChaCha8Rng,
-) {
-    let Some(leader) = setup.groups[0].0.first().copied().filter(|_| setup.nodes > 1) else {
-        return;
-    };
-    let learner = (leader + 1) % setup.nodes;
-    actions.retain(|(_, action)| !action.is_fault());
-    actions.push((20 * TICK, Action::Retarget { group: 0, nodes: vec![leader] }));
-    let mut now = 40 * TICK;
-    actions.push((now, Action::Retarget { group: 0, nodes: vec![leader, learner] }));
-    now += rng.random_range(TICK..5 * TICK);
-    actions.push((now, Action::Cut { from: learner, to: leader, both: false, lasts: length }));
-    let delay = rng.random_range(2 * TICK..20 * TICK);
-    actions.push((now, Action::SlowDisk { node: leader, delay, lasts: length }));
-    while now < length {
-        now += rng.random_range(10 * TICK..40 * TICK);
-        let (seed, down) = (rng.random(), rng.random_range(1..TICK));
-        actions.push((now, Action::PowerCut { node: leader, seed, down }));
-        now += down + rng.random_range(1..4 * TICK);
-        let (seed, down) = (rng.random(), rng.random_range(1..TICK));
-        actions.push((now, Action::PowerCut { node: leader, seed, down }));
-    }
-}
-
-/// Leaders come and go so fast that entries of many terms are spread unevenly (the Raft paper's
-/// figure 8).
-fn elections(setup: &Setup, length: Time, actions: &mut Vec<(Time, Action)>, rng: &mut ChaCha8Rng) {
-    actions.retain(|(_, action)| !action.is_fault());
-    let mut now = 20 * TICK;
-    while now < length {
-        now += rng.random_range(TICK..8 * TICK);
-        let node = rng.random_range(0..setup.nodes);
-        let group = rng.random_range(0..setup.groups.len());
-        let lasts = rng.random_range(TICK..15 * TICK);
-        let action = match rng.random_range(0..5) {
-            0..2 => Action::Isolate { node, lasts },
-            2 => Action::Crash { node, down: lasts },
-            _ => Action::Campaign { group, pick: rng.random_range(0..16) },
-        };
-        actions.push((now, action));
     }
 }
 
@@ -338,15 +294,24 @@ fn disk_fault(node: NodeId, rng: &mut ChaCha8Rng) -> Action {
     match rng.random_range(0..8) {
         0..2 => Action::DiskFull { node, spare: rng.random_range(0..2000), lasts: lasts(rng) },
         2..4 => {
-            let (ops, written) = (rng.random_range(0..40), rng.random_range(0..=256));
+            let (ops, written) = (rng.random_range(0..40), written(rng));
             Action::DiskError { node, ops, written, lasts: None }
         }
         4..6 => {
-            let (ops, written) = (rng.random_range(0..40), rng.random_range(0..=256));
+            let (ops, written) = (rng.random_range(0..40), written(rng));
             Action::DiskError { node, ops, written, lasts: Some(lasts(rng)) }
         }
         6 => Action::SlowDisk { node, delay: rng.random_range(500..20 * TICK), lasts: lasts(rng) },
         _ => Action::Skew { node, tick: rng.random_range(TICK / 3..3 * TICK), lasts: lasts(rng) },
+    }
+}
+
+/// How much of a failing write is there all the same: often nothing, often all.
+fn written(rng: &mut ChaCha8Rng) -> u16 {
+    match rng.random_range(0..4) {
+        0 => 0,
+        1 => 256,
+        _ => rng.random_range(0..=256),
     }
 }
 

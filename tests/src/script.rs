@@ -27,6 +27,10 @@
 //!   `heal-disk N`: disks that fail from the K-th operation on, or are full
 //! - `power-cut-anywhere N`: the story is told again for each disk operation of N from here on, with
 //!   a power cut there; N must not crash otherwise
+//! - `disk-error-anywhere N`: the story is told again for each disk operation of N from here on, in
+//!   its recoveries too, with an I/O error there, with a short write of a full disk, and with a disk
+//!   that is full for a while; answers what failed, what clients were told and what followed
+//! - `stall-disk N`, `resume-disk N`: nothing becomes durable on N for the time between
 //!
 //! Time:
 //! - `stabilize [quiet]`, `tick K`: clocks run until the cluster is at rest, or for K ticks
@@ -43,15 +47,17 @@ use std::path::Path;
 
 mod line;
 mod stage;
+mod struck;
 mod view;
 
-use self::line::{Command, Line, parse, render};
+use self::line::{Line, parse, render};
 use self::stage::Stage;
+use self::struck::{Fate, Report};
 
 /// Set to rewrite the answers.
 pub const BLESS: &str = "VLTAVA_BLESS";
-/// Disk operations at which a story is cut, at most.
-const POWER_CUTS_MAX: u64 = 1000;
+/// Disk operations at which fate strikes in a story, at most.
+const OPS_MAX: u64 = 1000;
 
 /// Plays the story in a file and compares, or rewrites it under [`BLESS`].
 pub fn check(path: &Path, is_blessed: bool) -> Result<(), String> {
@@ -79,35 +85,41 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 /// Plays a story; answers its text as it should be, or what did not hold.
 pub fn play(text: &str) -> Result<String, String> {
     let mut lines = parse(text)?;
-    if lines.iter().flat_map(|line| &line.commands).any(is_told_often) {
-        return play_with_power_cuts(&mut lines);
+    let mut commands = lines.iter().flat_map(|line| &line.commands);
+    if let Some(fates) = commands.find_map(|command| Fate::all_of(&command.name)) {
+        return play_often(&mut lines, fates);
     }
     let mut stage = Stage::default();
     perform(&mut lines, &mut stage)?;
     Ok(render(&lines))
 }
 
-fn is_told_often(command: &Command) -> bool {
-    command.name == stage::ANYWHERE
-}
-
-/// Tells the story once for each disk operation that the power can cut, and once more without.
-fn play_with_power_cuts(lines: &mut [Line]) -> Result<String, String> {
-    for op in 0..POWER_CUTS_MAX {
-        let mut stage = Stage::with_power_cut_at(op);
-        let mut told = lines.to_vec();
-        perform(&mut told, &mut stage)
-            .map_err(|error| format!("with a power cut at operation {op}: {error}"))?;
-        if !stage.was_cut() {
-            let is_it = |line: &&mut Line| line.commands.iter().any(is_told_often);
-            if let Some(line) = told.iter_mut().find(is_it) {
-                // Not the exact count, which changes with every operation that is saved.
-                line.answers = vec![format!("told more than {} times", op / 100 * 100)];
+/// Tells the story once for each fate at each disk operation, and once more without any.
+fn play_often(lines: &mut [Line], fates: &[Fate]) -> Result<String, String> {
+    let mut report = Report::default();
+    let mut told = lines.to_vec();
+    for fate in fates {
+        for op in 0.. {
+            if op == OPS_MAX {
+                return Err(format!("the story has more than {OPS_MAX} disk operations"));
             }
-            return Ok(render(&told));
+            let mut stage = Stage::with_fate(*fate, op);
+            told = lines.to_vec();
+            perform(&mut told, &mut stage)
+                .map_err(|error| format!("with {fate} at operation {op}: {error}"))?;
+            if !stage.was_struck() {
+                break;
+            }
+            report.add(&stage);
         }
     }
-    Err(format!("the story has more than {POWER_CUTS_MAX} disk operations"))
+    let is_it = |line: &&mut Line| {
+        line.commands.iter().any(|command| Fate::all_of(&command.name).is_some())
+    };
+    if let Some(line) = told.iter_mut().find(is_it) {
+        line.answers = report.answers();
+    }
+    Ok(render(&told))
 }
 
 fn perform(lines: &mut [Line], stage: &mut Stage) -> Result<(), String> {

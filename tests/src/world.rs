@@ -20,14 +20,16 @@ use vltava::replica::message::PeerMessage;
 use vltava::replica::pending::Pending;
 use vltava::replica::shell::{Output, Replica};
 use vltava_protocol::ids::LeaderEpoch;
-use vltava_storage::disk::sim::SimDisk;
+use vltava_storage::disk::sim::{Failed, SimDisk};
 use vltava_storage::flusher::{FlushQueue, Flusher};
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::{Durability, LogConfig, PartitionLog};
+use vltava_storage::paths::replica_dir;
 use vltava_storage::slice::LogSlice;
 use vltava_storage::state::Membership;
 use vltava_storage::wal::WalConfig;
 
+use self::planned::PlannedFault;
 use crate::checker::{Truth, Violation, violated};
 use crate::cluster::{Cluster, GroupId};
 use crate::coverage::Coverage;
@@ -40,6 +42,7 @@ mod ending;
 mod faults;
 pub(crate) mod hands;
 mod node;
+mod planned;
 mod status;
 
 /// Virtual microseconds between two ticks of a node whose clock is right.
@@ -97,8 +100,14 @@ pub(crate) struct Machine {
     pub(crate) broker: Option<Broker>,
     /// Microseconds between its ticks.
     pub(crate) tick: Time,
+    /// No flush round begins.
+    pub(crate) is_stalled: bool,
     /// Microseconds until a flush round begins, at most.
     pub(crate) flush_delay: Time,
+    /// Operations of the disks that it had before, and what they were made to refuse.
+    ops_before: u64,
+    failed_before: Vec<Failed>,
+    fault_at: Option<PlannedFault>,
     /// The power fails as soon as the disk was asked for more than so many operations.
     pub(crate) cut_at: Option<PlannedCut>,
     /// Bits were flipped below what was durable: its replicas may be fenced.
@@ -149,6 +158,10 @@ pub(crate) struct Live {
     pub(crate) pending: Pending<(Token, Durability)>,
     /// Committed batches up to here were compared with the truth.
     verified: LogIndex,
+    /// It waits to begin again after a failed write.
+    is_restarting: bool,
+    /// Failures in its own directory that it began again after.
+    failures: usize,
     fetches: Vec<Fetch>,
 }
 
@@ -180,6 +193,7 @@ pub(crate) enum Undo {
     Clock(NodeId),
     Link(NodeId, NodeId),
     Weather,
+    Unpromoted(GroupId),
 }
 
 /// See the module.
@@ -199,6 +213,8 @@ pub struct World {
     pub(crate) memberships: Vec<(LogIndex, Membership)>,
     /// The membership that each replica knew when it was last seen.
     pub(crate) known: BTreeMap<ReplicaId, Membership>,
+    /// Groups whose learners stay learners.
+    pub(crate) unpromoted: BTreeSet<GroupId>,
     /// When a group's target last changed.
     pub(crate) retargeted: Vec<Time>,
     /// Voters whose machine lost the memory of a page-cache log, until they are refilled.
@@ -226,7 +242,11 @@ impl World {
             boots: 0,
             broker: None,
             tick: TICK,
+            is_stalled: false,
             flush_delay: 300,
+            ops_before: 0,
+            failed_before: Vec::new(),
+            fault_at: None,
             cut_at: None,
             is_damaged: false,
             was_damaged: false,
@@ -244,6 +264,7 @@ impl World {
             truths: Vec::new(),
             memberships: Vec::new(),
             known: BTreeMap::new(),
+            unpromoted: BTreeSet::new(),
             retargeted: Vec::new(),
             lossy: BTreeSet::new(),
             producers: Vec::new(),
@@ -401,6 +422,7 @@ impl World {
                 self.power_cut(node, cut.seed, cut.down);
             }
         }
+        self.end_noticed_faults();
         for (node, id) in std::mem::take(&mut self.touched) {
             self.observe(node, id);
         }
@@ -417,7 +439,10 @@ impl World {
     }
 
     fn schedule_flush(&mut self, node: NodeId) {
-        let delay = self.machines[node].flush_delay;
+        let Machine { flush_delay: delay, is_stalled, .. } = self.machines[node];
+        if is_stalled {
+            return;
+        }
         let Some(broker) = &mut self.machines[node].broker else { return };
         if broker.is_flush_due || broker.queue.is_empty() {
             return;
@@ -531,9 +556,9 @@ impl World {
 
     /// Compares what a replica shows with the truth, and tells those who waited for it.
     fn observe(&mut self, node: NodeId, id: ReplicaId) {
-        let is_damaged = self.machines[node].is_damaged;
         let Self { machines, truths, lossy, coverage, memberships, acks, known, .. } = self;
-        let Some(broker) = &mut machines[node].broker else { return };
+        let Machine { broker, disk, is_damaged, .. } = &mut machines[node];
+        let (is_damaged, Some(broker)) = (*is_damaged, broker) else { return };
         let Some(Slot::Open(live)) = broker.slots.get_mut(&id) else { return };
         let truth = &mut truths[live.group];
         let is_diverged = truth.may_have_lost()
@@ -545,6 +570,19 @@ impl World {
             self.cluster.replace_replicas(group, node, &[id]);
             self.retargeted[group] = self.now;
             return;
+        }
+        let was_restarting = live.is_restarting;
+        live.is_restarting = live.replica.log().is_some() && live.replica.group().is_none();
+        if live.is_restarting && !was_restarting {
+            coverage.hit("replica began again after a failed write");
+            let dir = replica_dir(id);
+            let failed =
+                disk.failed().iter().filter(|failed| failed.path.starts_with(&dir)).count();
+            if failed <= live.failures {
+                let text = format!("replica {id} begins again, and nothing of its own failed");
+                self.violation.get_or_insert(Violation(text));
+            }
+            live.failures = failed;
         }
         let result = live.observe(id, truth, &mut memberships[live.group], acks, is_damaged);
         known.insert(id, live.replica.membership());

@@ -234,7 +234,7 @@ impl SimDisk {
     }
 
     fn change(&self, what: &'static str, path: &Path) -> io::Result<()> {
-        let needs_room = matches!(what, "create" | "create directory");
+        let needs_room = what == "create";
         self.begin(what, path, needs_room).map_err(|(_, error)| error)
     }
 
@@ -321,7 +321,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.change("create directory", path)?;
+        self.change("create", path)?;
         let mut dir = self.root.clone();
         for name in names(path)? {
             let next = match dir.lock().entries.get(&name) {
@@ -350,7 +350,7 @@ impl Disk for SimDisk {
                 dir.unlink(&name);
             }
         }
-        self.change("remove directory", path)?;
+        self.change("remove", path)?;
         match self.dir(path) {
             Ok(dir) => empty(&dir),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -371,7 +371,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.change("sync directory", dir)?;
+        self.change("sync", dir)?;
         self.dir(dir)?.lock().sync();
         self.state.lock().cost.syncs += 1;
         Ok(())

@@ -1,20 +1,22 @@
 //! The stage of a story: one world, and what each command does to it.
 
+use std::collections::BTreeSet;
+
 use vltava::replica::group::PartitionGroup;
 use vltava_protocol::ids::Offset;
-use vltava_storage::disk::sim::Fault;
+use vltava_storage::disk::sim::{Failed, Fault};
 use vltava_storage::log::{Durability, PartitionLog};
 
 use super::line::Command;
+use super::struck::Fate;
 use super::view;
 use crate::checker::Violation;
+use crate::coverage::Coverage;
 use crate::network::{NodeId, Time};
 use crate::workload::Acks;
 use crate::world::hands::{GROUP, Seen};
 use crate::world::{Setup, TICK, World};
 
-/// The command that tells a story many times.
-pub(super) const ANYWHERE: &str = "power-cut-anywhere";
 /// How long a command waits for what follows from it.
 const MOMENT: Time = 20 * TICK;
 /// A cluster is at rest when nothing changed for so long.
@@ -27,6 +29,8 @@ const CANDIDACIES_MAX: usize = 25;
 const UNTIL_MAX: Time = 500 * TICK;
 /// How long a machine is without power where a story is cut anywhere.
 const DARK: Time = 3 * TICK;
+/// How long a disk is full where a story meets that anywhere: longer than a command waits.
+const FULL: Time = 30 * TICK;
 const NODES_MAX: usize = 9;
 
 type Answers = Result<Vec<String>, String>;
@@ -40,21 +44,42 @@ pub(super) fn number(node: NodeId) -> usize {
 #[derive(Default)]
 pub(super) struct Stage {
     world: Option<World>,
-    /// The disk operation at which this telling is cut, where the story asks for it.
-    cut_op: Option<u64>,
-    /// Whose power is cut.
-    cut_node: Option<NodeId>,
+    /// What happens in this telling, and at which disk operation, where the story asks for it.
+    fate: Option<(Fate, u64)>,
+    /// To whom.
+    victim: Option<NodeId>,
+    /// What clients were told after it happened.
+    refusals: BTreeSet<String>,
 }
 
 impl Stage {
-    pub(super) fn with_power_cut_at(op: u64) -> Self {
-        Self { cut_op: Some(op), ..Self::default() }
+    pub(super) fn with_fate(fate: Fate, op: u64) -> Self {
+        Self { fate: Some((fate, op)), ..Self::default() }
     }
 
-    /// Whether the planned power cut came.
-    pub(super) fn was_cut(&self) -> bool {
-        let hits = |world: &World| world.coverage.count("power cut between two disk operations");
-        self.world.as_ref().is_some_and(|world| hits(world) > 0)
+    /// Whether fate struck.
+    pub(super) fn was_struck(&self) -> bool {
+        let cuts = self.coverage().count("power cut between two disk operations");
+        cuts > 0 || !self.failed().is_empty()
+    }
+
+    /// What the disk that fate struck refused.
+    pub(super) fn failed(&self) -> Vec<Failed> {
+        match (&self.world, self.victim, self.fate) {
+            (_, _, None | Some((Fate::PowerCut, _))) => Vec::new(),
+            (Some(world), Some(node), _) => world.failed_on(node),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What clients were told after it happened.
+    pub(super) fn refusals(&self) -> &BTreeSet<String> {
+        &self.refusals
+    }
+
+    /// What the world went through.
+    pub(super) fn coverage(&self) -> Coverage {
+        self.world.as_ref().map(|world| world.coverage.clone()).unwrap_or_default()
     }
 
     pub(super) fn describe(&self) -> String {
@@ -63,14 +88,16 @@ impl Stage {
 
     /// All faults end; what must hold then holds.
     pub(super) fn finish(&mut self) -> Result<(), String> {
-        let was_cut = self.was_cut();
+        let (was_struck, is_cut) =
+            (self.was_struck(), matches!(self.fate, Some((Fate::PowerCut, _))));
         let Some(world) = &mut self.world else { return Err("a story has a cluster".to_owned()) };
-        if self.cut_node.is_some_and(|node| !was_cut && !world.awaits_power_cut(node)) {
-            return Err("the node went down in another way before its power was cut".to_owned());
-        }
-        // Where the story itself had no more operations, this telling is the one without a cut.
-        if let Some(node) = self.cut_node {
+        if let Some(node) = self.victim {
+            if is_cut && !was_struck && !world.awaits_power_cut(node) {
+                return Err("it went down in another way before its power was cut".to_owned());
+            }
+            // Where the story itself had no more operations, this is the telling without any fate.
             world.forget_power_cut(node);
+            world.forget_fault(node);
         }
         world.set_clocks(true);
         wait(world)?;
@@ -82,28 +109,38 @@ impl Stage {
         if command.name == "cluster" {
             return self.cluster(command);
         }
-        let was_cut = self.was_cut();
+        let was_struck = self.was_struck();
         let Some(world) = &mut self.world else {
             return Err("a story begins with a cluster".to_owned());
         };
         world.trace = Some(Vec::new());
         let node = |at: usize| node_of(world, command, at);
         match command.name.as_str() {
-            ANYWHERE => {
-                let node = node(0)?;
-                let (op, seed) = (self.cut_op.unwrap_or_default(), world.setup.seed);
-                world.cut_power_at(node, op, seed, DARK);
-                self.cut_node = Some(node);
+            name if Fate::all_of(name).is_some() => {
+                let (node, seed) = (node(0)?, world.setup.seed);
+                match self.fate {
+                    Some((Fate::PowerCut, op)) => world.cut_power_at(node, op, seed, DARK),
+                    Some((fate, op)) => world.plan_fault(node, fate.plan(op), FULL),
+                    None => {}
+                }
+                self.victim = Some(node);
                 Ok(vec![])
             }
-            "expect" if was_cut => Ok(vec![]),
+            "expect" if was_struck => Ok(vec![]),
             "expect" => expect(world, command),
             "show" => Ok(view::nodes(world)),
             "log" => {
                 let node = node(0)?;
                 Ok(vec![view::entries(&world.entries_of(node))])
             }
-            "produce" => produce(world, node(0)?, command),
+            "produce" => {
+                let answers = produce(world, node(0)?, command)?;
+                if self.victim.is_some() {
+                    let refusals = answers.iter().filter_map(|told| told.strip_prefix("refused: "));
+                    self.refusals.extend(refusals.map(str::to_owned));
+                }
+                Ok(answers)
+            }
             "read" => read(world, node(0)?, command),
             "retain" => retain(world, command),
             "elect" => elect(world, node(0)?),
@@ -463,6 +500,8 @@ fn disk(world: &mut World, command: &Command) -> Answers {
             };
             world.fail_disk(node, command.option("after", 0)?, fault);
         }
+        "stall-disk" => world.stall_disk(node, true),
+        "resume-disk" => world.stall_disk(node, false),
         "fill-disk" => world.fill_disk(node, command.option("spare", 0)?),
         "heal-disk" => world.heal_disk(node),
         other => return Err(format!("there is no command {other}")),

@@ -2,20 +2,26 @@
 
 use bytes::Bytes;
 use rand::RngExt;
-use vltava::replica::group::PartitionGroup;
+use vltava::replica::group::{PartitionGroup, Role};
 use vltava::replica::shell::{AppendRefused, Placed};
 use vltava_protocol::ids::{LeaderEpoch, Offset, ProducerId, Timestamp};
-use vltava_storage::ids::ReplicaId;
+use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::{Durability, PartitionLog, ReadError};
 use vltava_storage::slice::LogSlice;
 
-use super::{Kept, World};
+use super::{Kept, Live, World};
 use crate::cluster::GroupId;
 use crate::network::NodeId;
 use crate::workload::{Acks, Outgoing, Producer, Token};
 
 /// Slices that readers hold on to, over a whole history.
 const KEPT_MAX: usize = 64;
+
+/// What a refused batch must leave as it was: the term, the role, and both ends of the log.
+fn standing(live: &Live) -> Option<(u64, Role, LogIndex, Offset)> {
+    let (group, log) = (live.replica.group()?, live.replica.log()?);
+    Some((group.term(), group.role(), log.last_index(), log.end_offset()))
+}
 
 impl World {
     /// A new producer of a group; answers its number.
@@ -98,9 +104,17 @@ impl World {
     ) -> Option<Result<Placed, AppendRefused>> {
         let now = Timestamp((self.now / 1000) as i64);
         let sequence = outgoing.sequence;
+        let before = self.live(id).map(standing);
         let result = self.drive(node, id, |replica, output| {
             replica.append(&outgoing.batch, &outgoing.header, now, output)
         });
+        let is_refused = matches!(
+            result,
+            Some(Err(AppendRefused::Log(_) | AppendRefused::Burnt | AppendRefused::Producer(_)))
+        );
+        if is_refused && self.live(id).map(standing) != before {
+            self.violate(format!("replica {id} refused a batch, and is not as it was before"));
+        }
         let producer = outgoing.header.producer_id;
         self.note(|| match &result {
             Some(Ok(placed)) => {

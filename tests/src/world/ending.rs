@@ -17,11 +17,14 @@ impl World {
         self.note(|| "-- all faults end".to_owned());
         self.events.retain(|_, event| !matches!(event, Event::Act(_) | Event::Undo(_)));
         self.network.heal();
+        self.unpromoted.clear();
         for node in 0..self.machines.len() {
+            self.forget_fault(node);
             let machine = &mut self.machines[node];
             machine.disk.heal();
             machine.disk.set_space(None);
             machine.flush_delay = 300;
+            machine.is_stalled = false;
             machine.tick = TICK;
             machine.cut_at = None;
             if machine.is_damaged {

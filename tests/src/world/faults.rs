@@ -35,6 +35,10 @@ impl World {
             Action::Campaign { group, pick } => self.campaign(group, pick),
             Action::Retarget { group, nodes } => self.retarget(group, &nodes),
             Action::Flip { group } => self.flip(group),
+            Action::KeepLearners { group, lasts } => {
+                self.unpromoted.insert(group);
+                self.schedule(self.now + lasts, Event::Undo(Undo::Unpromoted(group)));
+            }
             Action::Crash { node, down } => {
                 self.coverage.hit("fault: process crash");
                 self.crash(node, down);
@@ -113,12 +117,14 @@ impl World {
     pub(super) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Disk(node) => {
+                self.forget_fault(node);
                 self.machines[node].disk.heal();
                 self.machines[node].disk.set_space(None);
             }
             Undo::Speed(node) => self.machines[node].flush_delay = 300,
             Undo::Clock(node) => self.machines[node].tick = TICK,
             Undo::Link(from, to) => self.network.join(from, to),
+            Undo::Unpromoted(group) => _ = self.unpromoted.remove(&group),
             Undo::Weather => self.network.set_weather(Weather::FAIR),
         }
     }
@@ -131,7 +137,7 @@ impl World {
     /// The process dies; the page cache lives.
     pub(crate) fn crash(&mut self, node: NodeId, down: Time) {
         let machine = &mut self.machines[node];
-        machine.disk = machine.disk.crash();
+        machine.put_disk(machine.disk.crash());
         self.gone_down(node, down);
     }
 
@@ -148,7 +154,7 @@ impl World {
             }
         }
         let machine = &mut self.machines[node];
-        machine.disk = machine.disk.power_cut(seed);
+        machine.put_disk(machine.disk.power_cut(seed));
         machine.kernel += 1;
         self.gone_down(node, down);
     }
@@ -212,7 +218,7 @@ impl World {
         let machine = &mut self.machines[node];
         if is_clean && machine.cut_at.is_none() {
             self.coverage.hit("fault: orderly stop, then power cut");
-            machine.disk = machine.disk.power_cut(seed);
+            machine.put_disk(machine.disk.power_cut(seed));
             machine.kernel += 1;
             self.gone_down(node, down);
         } else {
@@ -272,7 +278,7 @@ impl World {
     /// The disk is lost; an empty one takes its place, and new replicas those that were on it.
     pub(crate) fn wipe(&mut self, node: NodeId, down: Time) {
         let seed = self.rng.random();
-        self.machines[node].disk = SimDisk::new(seed);
+        self.machines[node].put_disk(SimDisk::new(seed));
         self.machines[node].is_damaged = false;
         self.machines[node].kernel += 1;
         for (group, id) in self.cluster.on(node) {

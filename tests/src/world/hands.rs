@@ -260,6 +260,11 @@ impl World {
         disk.set_space(Some(used + spare));
     }
 
+    /// Nothing that a node writes becomes durable, or does again.
+    pub(crate) fn stall_disk(&mut self, node: NodeId, is_stalled: bool) {
+        self.machines[node].is_stalled = is_stalled;
+    }
+
     /// The disk of a node works again and has room.
     pub(crate) fn heal_disk(&mut self, node: NodeId) {
         self.machines[node].disk.heal();

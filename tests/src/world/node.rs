@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use vltava::replica::group::GroupConfig;
-use vltava::replica::membership::next_step;
+use vltava::replica::membership::{MemberRole, MembershipStep, next_step};
 use vltava::replica::pending::Pending;
 use vltava::replica::shell::Replica;
 use vltava_storage::disk::Disk;
@@ -18,7 +18,7 @@ use vltava_storage::recovery::RecoverError;
 use vltava_storage::state::ReplicaState;
 use vltava_storage::wal::{self, WalError};
 
-use super::{Broker, Event, Live, Slot, TICK, World};
+use super::{Broker, Event, Live, Machine, Slot, TICK, World};
 use crate::cluster::GroupId;
 use crate::network::NodeId;
 
@@ -182,6 +182,8 @@ impl World {
             contract: durability,
             pending: Pending::default(),
             verified: LogIndex(0),
+            is_restarting: false,
+            failures: 0,
             fetches: Vec::new(),
         };
         broker.slots.insert(id, Slot::Open(Box::new(live)));
@@ -213,13 +215,22 @@ impl World {
         let target = &self.cluster.groups[live.group].target;
         let (current, matched) = (group.membership(), group.matched());
         let step = next_step(id, &current, target, &matched, group.log().committed());
-        if let Some(step) = step {
+        let is_held = self.unpromoted.contains(&live.group);
+        let promotes = |step: &MembershipStep| match step {
+            MembershipStep::Change(members) => {
+                members.iter().any(|(_, role)| *role == MemberRole::Voter)
+            }
+            _ => false,
+        };
+        if let Some(step) = step.filter(|step| !(is_held && promotes(step))) {
             self.coverage.hit("membership change proposed");
             self.note(|| format!("replica {id} proposes {step:?}, membership {current:?}"));
-            self.drive(node, id, |replica, output| {
-                // Refused or not, the next tick looks again.
-                let _ = replica.propose_membership(&step, output);
-            });
+            let proposed =
+                self.drive(node, id, |replica, output| replica.propose_membership(&step, output));
+            if let Some(Err(_)) = proposed {
+                // The next tick looks again.
+                self.coverage.hit("membership change refused");
+            }
         }
     }
 
@@ -277,10 +288,12 @@ impl World {
     }
 
     pub(super) fn flush(&mut self, node: NodeId, boot: u64) {
-        let Some(broker) = self.machines[node].broker.as_mut().filter(|b| b.boot == boot) else {
-            return;
-        };
+        let Machine { broker, is_stalled, .. } = &mut self.machines[node];
+        let Some(broker) = broker.as_mut().filter(|broker| broker.boot == boot) else { return };
         broker.is_flush_due = false;
+        if *is_stalled {
+            return;
+        }
         match broker.flusher.round() {
             Ok(round) => {
                 for (id, ticket) in round.completed {
