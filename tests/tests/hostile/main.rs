@@ -6,6 +6,7 @@
 
 mod fetch;
 mod frames;
+mod group_limits;
 mod groups;
 mod idempotence;
 mod load;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
             return harness::run(vec![trial], 1);
         }
     };
-    let areas: [(&str, &[Row]); 11] = [
+    let areas: [(&str, &[Row]); 12] = [
         ("frames", frames::ROWS),
         ("produce", produce::ROWS),
         ("idempotence", idempotence::ROWS),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("lookups", lookups::ROWS),
         ("topics", topics::ROWS),
         ("payloads", payloads::ROWS),
+        ("group_limits", group_limits::ROWS),
         ("groups", groups::ROWS),
         ("load", load::ROWS),
         ("user_interfaces", user_interfaces::ROWS),
