@@ -92,6 +92,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// have been written, and lie within the file's capacity, else it is `InvalidInput`.
     fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
 
+    /// Whether a range that was written is in the page cache, as far as a look at a part of its
+    /// pages tells. Never waits. `false` where it cannot be known.
+    fn is_cached(&self, _range: Range<u64>) -> bool {
+        false
+    }
+
     /// Brings a range that was written into memory, in order, so that a [slice](DiskFile::slice) of
     /// it can be touched without waiting for the disk, and without meeting its faults there. Blocks.
     fn populate(&self, range: Range<u64>) -> io::Result<()> {

@@ -46,6 +46,11 @@ impl LogSlice {
         self.recent
     }
 
+    /// Whether the range is in the page cache, as far as a look at a part of its pages tells.
+    pub fn is_cached(&self) -> bool {
+        self.file.file.is_cached(self.range.clone())
+    }
+
     /// Brings the range into memory, so that touching it does not wait for a disk. Blocks.
     pub fn prefault(&self) -> io::Result<()> {
         self.file.file.populate(self.range.clone())

@@ -10,11 +10,11 @@
 //! but for the next of a session on the same connection, which begins when this one is answered, as
 //! all requests do in Kafka: else its epoch would be ahead of the one that this answer belongs to.
 //! Consumers read up to the high watermark, or the last stable offset. No record is parsed. Slices
-//! that are not recent are brought into memory on the blocking pool before a socket touches them.
-//! Only the leader serves; replication is not done by this API, so a request that claims to come
-//! from a replica is refused as Kafka refuses one that lacks the right. Topics are named by id from
-//! version 13; sessions ([`crate::fetch_sessions`]) exist from version 7. An error of one partition
-//! answers at once.
+//! that are neither recent nor cached are brought into memory on the blocking pool before a socket
+//! touches them. Only the leader serves; replication is not done by this API, so a request that
+//! claims to come from a replica is refused as Kafka refuses one that lacks the right. Topics are
+//! named by id from version 13; sessions ([`crate::fetch_sessions`]) exist from version 7. An error
+//! of one partition answers at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn look(
     let fetch = Fetch::open(cx, request, turn)?;
     let reads = fetch.read();
     let is_enough = fetch.is_enough(&reads);
-    if is_enough && reads.iter().all(PartitionRead::is_recent) {
+    if is_enough && reads.iter().all(PartitionRead::is_at_hand) {
         return Err(fetch.answer(reads));
     }
     Ok(Begun { fetch, reads, is_enough })
@@ -237,9 +237,9 @@ impl Fetch {
     }
 }
 
-/// Brings what is not recent into memory, where blocking is allowed.
+/// Brings what is not at hand into memory, where blocking is allowed.
 async fn warmed(mut reads: Vec<PartitionRead>) -> Vec<PartitionRead> {
-    if reads.iter().all(PartitionRead::is_recent) {
+    if reads.iter().all(PartitionRead::is_at_hand) {
         return reads;
     }
     blocking(move || {

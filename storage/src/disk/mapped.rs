@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -23,12 +23,20 @@ use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions};
 use parking_lot::Mutex;
 use rustix::fs::Advice as FileAdvice;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, DiskFile, ignore_missing};
 
 /// Parts of one `pwritev`: the limit of Linux (`UIO_MAXIOV`).
 const PARTS_MAX: usize = 1024;
+
+/// Bytes behind a range that are read with it: a consumer's default for one partition
+/// (`max.partition.fetch.bytes`).
+const READ_AHEAD_BYTES: u64 = 1 << 20;
+
+/// One page of so many bytes is looked at to tell whether a range is in the page cache: the kernel
+/// reads and drops cached files in larger pieces.
+const PROBE_BYTES: usize = 64 << 10;
 
 /// Syncs under way at a time.
 const SYNC_THREADS_MAX: usize = 16;
@@ -281,11 +289,25 @@ impl DiskFile for MappedFile {
         Ok(self.map()?.bytes.slice(range.start as usize..range.end as usize))
     }
 
+    fn is_cached(&self, range: Range<u64>) -> bool {
+        let Some(last) = range.end.checked_sub(1) else { return true };
+        let probes = range.step_by(PROBE_BYTES).chain([last]);
+        let mut byte = [0];
+        probes.into_iter().all(|at| {
+            let mut parts = [IoSliceMut::new(&mut byte)];
+            // It reads only what is in memory, and fails where it would have to wait.
+            let read = rustix::io::preadv2(&self.file, &mut parts, at, ReadWriteFlags::NOWAIT);
+            read.is_ok_and(|read| read == 1)
+        })
+    }
+
     fn populate(&self, range: Range<u64>) -> io::Result<()> {
         super::check_slice(&range, self.written.load(Ordering::Acquire), self.capacity)?;
         let Some(length) = NonZeroU64::new(range.end - range.start) else { return Ok(()) };
-        // All reads are under way before the first is waited for. It is advice, and may be refused.
-        let _ = rustix::fs::fadvise(&self.file, range.start, Some(length), FileAdvice::WillNeed);
+        // All reads are under way before the first is waited for, and those of what a reader that
+        // catches up wants next. It is advice, and may be refused.
+        let ahead = Some(length.saturating_add(READ_AHEAD_BYTES));
+        let _ = rustix::fs::fadvise(&self.file, range.start, ahead, FileAdvice::WillNeed);
         let (start, length) = (range.start as usize, length.get() as usize);
         match self.map()?.map.advise_range(Advice::PopulateRead, start, length) {
             // Linux before 5.14 does not know this advice.
@@ -360,6 +382,9 @@ mod tests {
         assert_eq!(&first[..], b"bc");
         assert_eq!(&file.slice(0..6).unwrap()[..], b"abcdef");
         file.populate(1..5).unwrap();
+        assert!(file.is_cached(0..6) && file.is_cached(2..2));
+        // Nothing can be read there, so nothing is known of it.
+        assert!(!file.is_cached(0..7));
         file.populate(3..3).unwrap();
         disk.remove(Path::new("a")).unwrap();
         drop(file);

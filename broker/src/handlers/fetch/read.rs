@@ -98,12 +98,14 @@ impl PartitionRead {
         self.code != ErrorCode::None || self.diverging.is_some()
     }
 
-    /// Whether all of it may be touched without waiting for a disk.
-    pub(super) fn is_recent(&self) -> bool {
-        self.slices.iter().all(LogSlice::is_recent)
+    /// Whether all of it may be touched without waiting for a disk: it was written lately, or lies
+    /// in the page cache. What is dropped from there between this look and the write to the socket
+    /// makes that write wait, as it does for a client that takes its time.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.slices.iter().all(|slice| slice.is_recent() || slice.is_cached())
     }
 
-    /// Brings what is not recent into memory. Blocks. What cannot be read must not be touched
+    /// Brings what is not at hand into memory. Blocks. What cannot be read must not be touched
     /// through the map, where a failing disk is a signal that ends the process.
     pub(super) fn warm(&mut self) {
         let mut cold = self.slices.iter().filter(|slice| !slice.is_recent());
