@@ -1,6 +1,6 @@
 //! The pipelines that run in this node: their threads, and what operators see of them.
 //!
-//! A program that embeds the [`Broker`](crate::Broker) owns its pipelines; the node only knows them
+//! A program that embeds the [`Broker`] owns its pipelines; the node only knows them
 //! by name, for `/metrics`, for `/pipelines` on the admin listener, and to end them before it closes
 //! its logs.
 

@@ -3,7 +3,7 @@
 use crate::format::{Format, Malformed, UnknownFormat, bytes, int32, int64, json, raw, utf8};
 use crate::json::Json;
 
-/// See [`format`].
+/// See [`format()`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AnyFormat(&'static str);
 

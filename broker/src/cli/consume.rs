@@ -1,7 +1,7 @@
 //! `vltava consume`: records of a topic, one line each.
 //!
 //! By itself it reads the partitions that it is told to, and leaves no trace. With `--group` it is
-//! a member of a group, see [`group`].
+//! a member of a group, see `group`.
 
 mod format;
 mod group;

@@ -1,7 +1,7 @@
 //! A classic group: its members, its generation, and what they have in common.
 //!
 //! This file is the group's data and the questions about it; how it moves from state to state is
-//! in [`join`](super::join), [`sync`](super::sync) and [`leave`](super::leave).
+//! in `join`, `sync` and `leave`.
 //!
 //! Invariants: a group that is `Empty` has no members, one that is `CompletingRebalance` or
 //! `Stable` has some, a leader among them and a protocol; `supported` counts for each name the
