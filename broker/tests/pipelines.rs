@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vltava::client::http::{get, post};
-use vltava::client::{Client, EARLIEST, Outgoing};
+use vltava::client::{Client, ClientError, ClusterTopic, EARLIEST, Outgoing};
 use vltava::{Broker, Config};
 use vltava_protocol::ids::{Offset, PartitionIndex};
 use vltava_protocol::record::Codec;
@@ -47,14 +47,26 @@ async fn send(broker: &Broker, client: &mut Client, values: &[&str], codec: Code
     client.produce(&topic, &records, codec, -1, 5).await.unwrap();
 }
 
+/// The topic `out`, and where it begins.
+async fn find_output(
+    client: &mut Client,
+) -> Result<(ClusterTopic, BTreeMap<PartitionIndex, Offset>), ClientError> {
+    let topic = client.topic("out", true).await?;
+    let positions = client.list_offsets(&topic, &[PartitionIndex(0)], EARLIEST).await?;
+    Ok((topic, positions))
+}
+
 /// The first `count` values of `out`, as they come.
 async fn receive(client: &mut Client, count: usize) -> Vec<String> {
     let read = async {
         let mut values = Vec::new();
-        let topic = client.topic("out", true).await.unwrap();
-        let partition = [PartitionIndex(0)];
-        let mut positions: BTreeMap<PartitionIndex, Offset> =
-            client.list_offsets(&topic, &partition, EARLIEST).await.unwrap();
+        let (topic, mut positions) = loop {
+            match find_output(client).await {
+                Ok(found) => break found,
+                // The pipeline is creating it right now.
+                Err(error) => assert!(error.is_passing(), "{error}"),
+            }
+        };
         while values.len() < count {
             let wait = Duration::from_millis(500);
             let consumed = client.fetch(&topic, &mut positions, wait).await.unwrap();
