@@ -132,7 +132,7 @@ mod tests {
         assert!(process.is_running());
         assert!(process.processor_time().unwrap() < Duration::from_secs(1));
         // It may still be starting, so two readings of its memory do not compare.
-        assert!(process.resident_bytes().unwrap() > 0);
+        assert!(process.resident_bytes().unwrap() > 0.0);
         process.own_bytes().unwrap();
         process.kill().unwrap();
         assert!(!process.is_running());
