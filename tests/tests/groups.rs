@@ -18,6 +18,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use libtest_mimic::Failed;
+use parking_lot::Mutex;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
@@ -50,7 +51,9 @@ fn silent_member(bootstrap: &str) -> Tested {
     fill(&mut client, &topic)?;
     let group = requests::unique("group");
     let stop = Arc::new(AtomicBool::new(false));
-    let members: Vec<_> = (0..2).map(|_| member(bootstrap, &group, &topic, &stop)).collect();
+    let read = Read::default();
+    let join = |_| member(bootstrap, &group, &topic, &stop, &read);
+    let members: Vec<_> = (0..2).map(join).collect();
     // The first to come leads, and assigns: not the one that is about to fall silent.
     await_owners(&mut client, &group, 2, Instant::now() + DEADLINE)?;
     let mut silent = join_silently(bootstrap, &group, &topic)?;
@@ -68,15 +71,17 @@ fn silent_member(bootstrap: &str) -> Tested {
     assert!(took >= Duration::from_millis(SESSION_MS as u64 - 1_000), "only after {took:?}");
 
     // What it had not read is read now, from the beginning: it had committed nothing.
-    std::thread::sleep(Duration::from_millis(500));
-    stop.store(true, Ordering::Relaxed);
-    let mut read = BTreeSet::new();
-    for member in members {
-        read.extend(member.join().map_err(|_| "a member's thread panicked")??);
-    }
     let wanted: BTreeSet<_> =
         all.iter().flat_map(|&p| (0..i64::from(RECORDS)).map(move |offset| (p, offset))).collect();
-    assert_eq!(read, wanted);
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end && read.lock().len() < wanted.len() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for member in members {
+        member.join().map_err(|_| "a member's thread panicked")??;
+    }
+    assert_eq!(*read.lock(), wanted);
     await_owners(&mut client, &group, 0, Instant::now() + DEADLINE)
 }
 
@@ -91,13 +96,17 @@ fn fill(client: &mut RawClient, topic: &str) -> Tested {
     Ok(())
 }
 
-/// A member of librdkafka that reads and commits until it is told to stop; what it has read.
+/// The partitions and offsets that members have read.
+type Read = Arc<Mutex<BTreeSet<(i32, i64)>>>;
+
+/// A member of librdkafka that reads and commits until it is told to stop.
 fn member(
     bootstrap: &str,
     group: &str,
     topic: &str,
     stop: &Arc<AtomicBool>,
-) -> JoinHandle<Tested<BTreeSet<(i32, i64)>>> {
+    read: &Read,
+) -> JoinHandle<Tested> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
@@ -107,20 +116,19 @@ fn member(
         .set("heartbeat.interval.ms", "200")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest");
-    let (topic, stop) = (topic.to_owned(), Arc::clone(stop));
+    let (topic, stop, read) = (topic.to_owned(), Arc::clone(stop), Arc::clone(read));
     std::thread::spawn(move || {
         let consumer: BaseConsumer = config.create()?;
         consumer.subscribe(&[&topic])?;
-        let mut read = BTreeSet::new();
         while !stop.load(Ordering::Relaxed) {
             if let Some(message) = consumer.poll(Duration::from_millis(50)) {
                 let message = message?;
-                read.insert((message.partition(), message.offset()));
+                read.lock().insert((message.partition(), message.offset()));
                 // In a rebalance it is refused; whoever reads next reads it again.
                 let _ = consumer.commit_message(&message, CommitMode::Sync);
             }
         }
-        Ok(read)
+        Ok(())
     })
 }
 

@@ -133,6 +133,15 @@ impl Desk {
         Ok(())
     }
 
+    /// As [`Desk::check`], for tools that print their lines in any order.
+    pub(crate) fn check_in_any_order(&mut self, command: &str, expected: &[String]) -> Tested {
+        let said = self.run(command)?;
+        let mut printed = lines(&said.out);
+        printed.sort();
+        assert_eq!((said.code, printed.as_slice()), (0, expected), "{command}: {}", said.err);
+        Ok(())
+    }
+
     /// As [`Desk::check`], for tools that print the lines below their heading in any order.
     pub(crate) fn check_below_heading(&mut self, command: &str, expected: &[String]) -> Tested {
         let said = self.run(command)?;
