@@ -1,5 +1,7 @@
 //! Narrows a record's value to a part of it, without a copy.
 
+use std::marker::PhantomData;
+
 use super::Function;
 use crate::chain::{Chain, Running};
 use crate::format::{Borrowed, Format};
@@ -11,12 +13,12 @@ use crate::stream::Stream;
 impl<C: Chain> Stream<C> {
     /// Takes a part of the record as its value: a view that borrows from it. The key stays.
     #[track_caller]
-    pub fn project<V, F>(self, value: V, part: F) -> Stream<Project<C, V, F>>
+    pub fn project<V, F>(self, _: V, part: F) -> Stream<Project<C, V, F>>
     where
         V: Borrowed,
         F: for<'a> FnMut(Record<'a, C::Key, C::Value>) -> V::View<'a> + Function,
     {
-        self.then("project", |up, node| Project { up, node, value, part })
+        self.then("project", |up, node| Project { up, node, to: PhantomData, part })
     }
 }
 
@@ -25,7 +27,7 @@ impl<C: Chain> Stream<C> {
 pub struct Project<C, V, F> {
     up: C,
     node: NodeId,
-    value: V,
+    to: PhantomData<V>,
     part: F,
 }
 
@@ -44,7 +46,7 @@ where
     where
         N: Process<C::Key, V> + 'static,
     {
-        let (node, part, to) = (self.node, self.part.clone(), self.value);
+        let (node, part, to) = (self.node, self.part.clone(), self.to);
         let meter = Meter::default();
         self.up.close(ProjectProcess { node, to, part, next, meter }, outputs)
     }
@@ -52,9 +54,7 @@ where
 
 struct ProjectProcess<V, F, N> {
     node: NodeId,
-    /// Names the format; there is nothing to do with it.
-    #[allow(dead_code)]
-    to: V,
+    to: PhantomData<V>,
     part: F,
     next: N,
     meter: Meter,

@@ -1,5 +1,7 @@
 //! Gives each record another key, without a copy.
 
+use std::marker::PhantomData;
+
 use super::Function;
 use crate::chain::{Chain, Running};
 use crate::format::{Borrowed, Format};
@@ -11,12 +13,12 @@ use crate::stream::Stream;
 impl<C: Chain> Stream<C> {
     /// Takes a part of the record as its key: a view that borrows from it. The value stays.
     #[track_caller]
-    pub fn select_key<K, F>(self, key: K, part: F) -> Stream<SelectKey<C, K, F>>
+    pub fn select_key<K, F>(self, _: K, part: F) -> Stream<SelectKey<C, K, F>>
     where
         K: Borrowed,
         F: for<'a> FnMut(Record<'a, C::Key, C::Value>) -> K::View<'a> + Function,
     {
-        self.then("select_key", |up, node| SelectKey { up, node, key, part })
+        self.then("select_key", |up, node| SelectKey { up, node, to: PhantomData, part })
     }
 }
 
@@ -25,7 +27,7 @@ impl<C: Chain> Stream<C> {
 pub struct SelectKey<C, K, F> {
     up: C,
     node: NodeId,
-    key: K,
+    to: PhantomData<K>,
     part: F,
 }
 
@@ -44,7 +46,7 @@ where
     where
         N: Process<K, C::Value> + 'static,
     {
-        let (node, part, to) = (self.node, self.part.clone(), self.key);
+        let (node, part, to) = (self.node, self.part.clone(), self.to);
         let meter = Meter::default();
         self.up.close(SelectKeyProcess { node, to, part, next, meter }, outputs)
     }
@@ -52,9 +54,7 @@ where
 
 struct SelectKeyProcess<K, F, N> {
     node: NodeId,
-    /// Names the format; there is nothing to do with it.
-    #[allow(dead_code)]
-    to: K,
+    to: PhantomData<K>,
     part: F,
     next: N,
     meter: Meter,
