@@ -6,6 +6,7 @@ pub mod coverage;
 pub mod groups;
 pub mod harness;
 pub mod network;
+pub mod numbers;
 pub mod plan;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;

@@ -19,7 +19,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::{RawClient, Tested, batch, requests};
+use super::{RawClient, RawRecord, Tested, batch, requests};
 
 /// How long the producers may take to deliver what is under way once the broker is up.
 const FLUSH_DEADLINE: Duration = Duration::from_mins(1);
@@ -201,7 +201,7 @@ fn make(
 }
 
 /// The maker and the number in a record's value.
-fn parse(value: &[u8]) -> Option<(u32, u64)> {
+pub fn parse(value: &[u8]) -> Option<(u32, u64)> {
     let mut words = std::str::from_utf8(value).ok()?.split(' ');
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
@@ -220,7 +220,8 @@ pub fn audit(
         requests::await_leaders(&mut client, name, partitions)?;
         for partition in 0..partitions {
             let mut last_of_maker: HashMap<u32, u64> = HashMap::new();
-            for (offset, value) in read(&mut client, name, partition)? {
+            for (offset, record) in read(&mut client, name, partition)? {
+                let value = record.value.unwrap_or_default();
                 let made = parse(&value).ok_or(format!("{name} [{partition}] {offset}: torn"))?;
                 if let Some(before) = last_of_maker.insert(made.0, made.1)
                     && before >= made.1
@@ -258,7 +259,7 @@ pub fn audit(
 }
 
 /// All records of a partition with their offsets. Errors: a gap between two offsets.
-fn read(client: &mut RawClient, topic: &str, partition: i32) -> Tested<Vec<(i64, Vec<u8>)>> {
+pub fn read(client: &mut RawClient, topic: &str, partition: i32) -> Tested<Vec<(i64, RawRecord)>> {
     let mut records = Vec::new();
     let mut next = 0;
     loop {
@@ -276,7 +277,7 @@ fn read(client: &mut RawClient, topic: &str, partition: i32) -> Tested<Vec<(i64,
                 return Err(Failed::from(format!("{topic} [{partition}]: {got} follows {next}")));
             }
             for (record, offset) in batch.records()?.into_iter().zip(next..) {
-                records.push((offset, record.value.unwrap_or_default()));
+                records.push((offset, record));
             }
             next = batch.end_offset();
         }

@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod broker;
+pub mod desk;
 pub mod good_client;
 pub mod load;
 pub mod members;

@@ -2,9 +2,8 @@
 
 use libtest_mimic::Completion;
 use serde_json::Value;
+use vltava_tests::harness::desk::{Desk, lines};
 use vltava_tests::harness::{Broker, Tested};
-
-use super::desk::{Desk, lines};
 
 /// kafka-console-producer and kafka-console-consumer: what goes in comes out, with assigned
 /// partitions and in a group that reads on where it stopped.

@@ -4,9 +4,8 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Completion;
+use vltava_tests::harness::desk::{Desk, lines};
 use vltava_tests::harness::{Broker, Tested};
-
-use super::desk::{Desk, lines};
 
 /// How long a member may take to join.
 const JOIN_DEADLINE: Duration = Duration::from_mins(1);

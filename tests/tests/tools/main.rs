@@ -2,7 +2,6 @@
 //! they print is what they print against Apache Kafka 4.3.1.
 
 mod admin_client;
-mod desk;
 mod flow;
 mod groups;
 mod topics;

@@ -2,9 +2,8 @@
 
 use libtest_mimic::Completion;
 use serde_json::Value;
+use vltava_tests::harness::desk::{Desk, NOTHING, lines};
 use vltava_tests::harness::{Broker, RawClient, Tested, requests};
-
-use super::desk::{Desk, NOTHING, lines};
 
 /// kafka-topics: create, describe, alter, list, delete, and what is refused.
 pub(crate) fn topics(broker: &Broker) -> Tested<Completion> {

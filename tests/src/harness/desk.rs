@@ -2,7 +2,6 @@
 //!
 //! Commands are written as a person types them, with `{topic}` and `{group}` for this row's own
 //! names; what the tools print gets the placeholders back, and its columns one space between them.
-#![allow(clippy::disallowed_methods, reason = "a tool's virtual machine writes to a real file")]
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -11,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use tempfile::TempDir;
-use vltava_tests::harness::toolchain::{self, Java, Toolchain};
-use vltava_tests::harness::{Broker, Tested, paths, process, requests};
+
+use super::toolchain::{self, Java, Toolchain};
+use super::{Broker, Tested, paths, process, requests};
 
 /// How long one tool may run.
 const TOOL_DEADLINE: Duration = Duration::from_mins(2);
@@ -20,31 +20,36 @@ const TOOL_DEADLINE: Duration = Duration::from_mins(2);
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A tool that must print nothing.
-pub(crate) const NOTHING: [&str; 0] = [];
+pub const NOTHING: [&str; 0] = [];
 
 /// How a tool ended and what it said, with placeholders.
 #[derive(Debug)]
-pub(crate) struct Said {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
+pub struct Said {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
 }
 
 /// One virtual machine that runs a row's tools, one after another.
-pub(crate) struct Desk {
+pub struct Desk {
     java: Java,
     process: Child,
     requests: ChildStdin,
     answers: Receiver<Tested<(i32, String, String)>>,
     bootstrap: String,
-    pub(crate) topic: String,
-    pub(crate) group: String,
+    /// What `{topic}` stands for.
+    pub topic: String,
+    /// What `{group}` stands for.
+    pub group: String,
     scratch: TempDir,
 }
 
 impl Desk {
     /// Starts a virtual machine and makes up names.
-    pub(crate) fn open(broker: &Broker, name: &str) -> Toolchain<Desk> {
+    pub fn open(broker: &Broker, name: &str) -> Toolchain<Desk> {
         let java = match toolchain::java()? {
             Ok(java) => java,
             Err(missing) => return Ok(Err(missing)),
@@ -73,12 +78,12 @@ impl Desk {
     }
 
     /// Runs `TOOL ARGUMENTS` against the broker, to its end, whatever it says.
-    pub(crate) fn run(&mut self, command: &str) -> Tested<Said> {
+    pub fn run(&mut self, command: &str) -> Tested<Said> {
         self.run_with(command, "")
     }
 
     /// As [`Desk::run`], with something on its standard input.
-    pub(crate) fn run_with(&mut self, command: &str, input: &str) -> Tested<Said> {
+    pub fn run_with(&mut self, command: &str, input: &str) -> Tested<Said> {
         self.start(command, input)?;
         let answer = self.answers.recv_timeout(TOOL_DEADLINE);
         let answer = answer.unwrap_or_else(|late| Err(Failed::from(late.to_string())));
@@ -91,7 +96,7 @@ impl Desk {
     }
 
     /// Starts a tool that is not waited for: nothing else can run at this desk.
-    pub(crate) fn start(&mut self, command: &str, input: &str) -> Tested {
+    pub fn start(&mut self, command: &str, input: &str) -> Tested {
         let (main, arguments) = self.parse(command)?;
         let mut request = vec![main.to_owned(), input.to_owned()];
         request.extend(arguments);
@@ -105,7 +110,7 @@ impl Desk {
     }
 
     /// As [`Desk::run`], in a virtual machine of its own. The tool must succeed.
-    pub(crate) fn run_alone(&self, command: &str) -> Tested<Said> {
+    pub fn run_alone(&self, command: &str) -> Tested<Said> {
         let (main, arguments) = self.parse(command)?;
         let mut java = self.java.command(main);
         let output = process::succeed(java.args(arguments), b"", TOOL_DEADLINE)?;
@@ -125,7 +130,7 @@ impl Desk {
     }
 
     /// The tool must succeed and print exactly these lines.
-    pub(crate) fn check<S: AsRef<str>>(&mut self, command: &str, expected: &[S]) -> Tested {
+    pub fn check<S: AsRef<str>>(&mut self, command: &str, expected: &[S]) -> Tested {
         let said = self.run(command)?;
         let expected: Vec<&str> = expected.iter().map(AsRef::as_ref).collect();
         assert_eq!(said.code, 0, "{command}: {said:#?}");
@@ -134,7 +139,7 @@ impl Desk {
     }
 
     /// As [`Desk::check`], for tools that print their lines in any order.
-    pub(crate) fn check_in_any_order(&mut self, command: &str, expected: &[String]) -> Tested {
+    pub fn check_in_any_order(&mut self, command: &str, expected: &[String]) -> Tested {
         let said = self.run(command)?;
         let mut printed = lines(&said.out);
         printed.sort();
@@ -143,7 +148,7 @@ impl Desk {
     }
 
     /// As [`Desk::check`], for tools that print the lines below their heading in any order.
-    pub(crate) fn check_below_heading(&mut self, command: &str, expected: &[String]) -> Tested {
+    pub fn check_below_heading(&mut self, command: &str, expected: &[String]) -> Tested {
         let said = self.run(command)?;
         let mut printed = lines(&said.out);
         if let Some(below) = printed.get_mut(1..) {
@@ -154,7 +159,7 @@ impl Desk {
     }
 
     /// The tool must come to print exactly these lines: brokers may show a change late.
-    pub(crate) fn await_lines(&mut self, command: &str, expected: &[&str]) -> Tested {
+    pub fn await_lines(&mut self, command: &str, expected: &[&str]) -> Tested {
         let end = Instant::now() + TOOL_DEADLINE;
         while Instant::now() < end {
             let said = self.run(command)?;
@@ -167,7 +172,7 @@ impl Desk {
     }
 
     /// The tool must fail and say `expected` somewhere.
-    pub(crate) fn refuse(&mut self, command: &str, expected: &str) -> Tested {
+    pub fn refuse(&mut self, command: &str, expected: &str) -> Tested {
         let said = self.run(command)?;
         assert_ne!(said.code, 0, "{command}: {said:#?}");
         let all = format!("{}{}", said.out, said.err);
@@ -176,7 +181,7 @@ impl Desk {
     }
 
     /// A file of this row's for a tool to read; `content` may hold placeholders.
-    pub(crate) fn file(&self, name: &str, content: &str) -> Tested<String> {
+    pub fn file(&self, name: &str, content: &str) -> Tested<String> {
         let path = self.scratch.path().join(name);
         std::fs::write(&path, content.replace("{topic}", &self.topic))?;
         Ok(path.display().to_string())
@@ -198,7 +203,7 @@ impl Drop for Desk {
 }
 
 /// The lines that hold anything, with one space between words.
-pub(crate) fn lines(output: &str) -> Vec<String> {
+pub fn lines(output: &str) -> Vec<String> {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     output.lines().map(words).filter(|line| !line.is_empty()).collect()
 }
