@@ -101,6 +101,10 @@ impl LogAccess for NodeLogs {
         Some(image.topic(topic.as_str())?.partitions.len() as i32)
     }
 
+    fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
+        Some(self.node.upgrade()?.controller.image().topic(topic.as_str())?.id)
+    }
+
     fn create_topic(&self, topic: &TopicName) -> Box<dyn Ticket> {
         let name = topic.to_string();
         self.spawn(|node| async move {
@@ -198,6 +202,10 @@ struct Replica {
 }
 
 impl PartitionAccess for Replica {
+    fn topic_id(&self) -> TopicId {
+        self.partition.topic_id()
+    }
+
     fn view(&self) -> View {
         let (view, leadership) = (self.partition.view(), self.partition.leadership());
         View {

@@ -246,6 +246,8 @@ impl Node {
 
         let groups = Groups::new(partitions.clone(), &clock, &config);
         groups.observe(&controller);
+        let pipelines = Arc::<Pipelines>::default();
+        pipelines.observe(&controller);
         let housekeeper =
             spawn_housekeeper(&config, partitions.clone(), groups.clone(), clock.clone());
         let node = Arc::new(Self {
@@ -255,7 +257,7 @@ impl Node {
             partitions,
             controller,
             groups,
-            pipelines: Arc::default(),
+            pipelines,
             cluster_id,
             advertised,
             config: config.clone(),

@@ -23,6 +23,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use vltava_streams::log_access::LogAccess;
 use vltava_streams::{Host, Pipeline, PipelineStatus, PipelineWatch, Runtime, RuntimeConfig};
 
+use crate::controller::service::Controller;
 use crate::embedded::Broker;
 use crate::log_access::NodeLogs;
 use crate::node::Node;
@@ -73,6 +74,16 @@ impl Pipelines {
     /// The one that runs under this name.
     pub fn get(&self, name: &str) -> Option<Pipeline> {
         self.state.lock().known.get(name)?.upgrade()
+    }
+
+    /// Keeps the pipelines in step with the cluster's topics from now on.
+    pub fn observe(self: &Arc<Self>, controller: &Controller) {
+        let pipelines = Arc::downgrade(self);
+        controller.observe(move |_, _| {
+            if let Some(pipelines) = pipelines.upgrade() {
+                pipelines.state.lock().known.values().for_each(PipelineWatch::refresh);
+            }
+        });
     }
 
     /// Ends all: what they have begun is made safe, their positions are committed, the threads are

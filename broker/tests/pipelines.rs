@@ -34,9 +34,19 @@ async fn connect(broker: &Broker) -> Client {
 }
 
 async fn send(broker: &Broker, client: &mut Client, values: &[&str], codec: Codec) {
+    send_to(broker, client, PartitionIndex(0), values, codec).await;
+}
+
+async fn send_to(
+    broker: &Broker,
+    client: &mut Client,
+    partition: PartitionIndex,
+    values: &[&str],
+    codec: Codec,
+) {
     let topic = client.topic("in", true).await.unwrap();
     let record = |value: &&str| Outgoing {
-        partition: PartitionIndex(0),
+        partition,
         key: None,
         value: Some((*value).to_owned().into()),
         headers: Vec::new(),
@@ -119,6 +129,45 @@ async fn a_pipeline_goes_on_where_it_committed() {
         assert_eq!(positions, [Offset(round + 1)], "Kafka's tools see how far it is");
         tokio::task::block_in_place(|| drop(broker));
     }
+}
+
+/// Waits until the pipeline is as it should be.
+async fn until(pipeline: &Pipeline, what: &str, is_so: impl Fn(&PipelineStatus) -> bool) {
+    let waited = async {
+        while !is_so(&pipeline.status()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, waited).await;
+    assert!(waited.is_ok(), "{what}: {:?}", pipeline.status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_pipeline_follows_its_topic() {
+    let broker = Broker::ephemeral().unwrap();
+    let mut client = connect(&broker).await;
+    send(&broker, &mut client, &["a"], Codec::None).await;
+    let pipeline = run(shouting(), &broker).unwrap();
+    assert_eq!(receive(&mut client, 1).await, ["A"]);
+
+    client.create_partitions("in", 3, false).await.unwrap();
+    send_to(&broker, &mut client, PartitionIndex(2), &["b"], Codec::None).await;
+    assert_eq!(receive(&mut client, 2).await, ["A", "B"]);
+    until(&pipeline, "a task for each partition", |status| status.tasks.len() == 3).await;
+
+    client.delete_topics(&["in".to_owned()]).await.unwrap().remove(0).unwrap();
+    send(&broker, &mut client, &["of another topic"], Codec::None).await;
+    until(&pipeline, "tasks that say why they stand still", |status| {
+        let stops: Vec<_> = status.tasks.iter().filter_map(|task| task.stopped.as_ref()).collect();
+        stops.len() == 3 && stops.iter().all(|stop| stop.contains("topic in was deleted"))
+    })
+    .await;
+    end(pipeline);
+    // The topic of the same name that came later is read from its start.
+    let pipeline = run(shouting(), &broker).unwrap();
+    assert_eq!(receive(&mut client, 3).await, ["A", "B", "OF ANOTHER TOPIC"]);
+    until(&pipeline, "a pipeline that runs", |status| status.state == "running").await;
+    end(pipeline);
 }
 
 #[tokio::test(flavor = "multi_thread")]

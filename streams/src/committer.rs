@@ -11,6 +11,7 @@ use vltava_protocol::ids::TopicPartition;
 use crate::log_access::Ticket;
 use crate::pipeline::{Positions, Shared};
 use crate::runtime::{Job, Turn};
+use crate::status::TaskStatus;
 
 /// Time between two commits: what is done again after a crash.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,13 +30,16 @@ impl Committer {
         Self { pipeline, committed: Positions::new(), under_way: None, due }
     }
 
-    /// The positions that have moved since the last commit.
+    /// The positions that have moved since the last commit. None of a topic that is gone: one of its
+    /// name that comes later would begin there.
     fn moved(&self) -> Positions {
-        let position = |task: &Arc<crate::pipeline::TaskStatus>| {
+        let position = |task: &Arc<TaskStatus>| {
             let source = &task.source;
             (TopicPartition::new(source.topic.clone(), source.partition), task.safe())
         };
-        let positions = self.pipeline.tasks().iter().map(position);
+        let tasks = self.pipeline.tasks();
+        let present = tasks.iter().filter(|task| self.pipeline.loss_of(task).is_none());
+        let positions = present.map(position);
         positions.filter(|(tp, safe)| self.committed.get(tp) != Some(safe)).collect()
     }
 }

@@ -21,6 +21,8 @@ mod process;
 mod record;
 mod runner;
 mod runtime;
+mod status;
+mod steward;
 mod stream;
 mod task;
 pub mod testing;
@@ -37,15 +39,14 @@ pub use format::{
 pub use json::Json;
 pub use operators::{Function, Reject, Rejects};
 pub use outputs::{NODE_HEADER, ORIGIN_HEADER, OutputBatch, REASON_HEADER};
-pub use pipeline::{
-    Host, NodeStatus, Pipeline, PipelineStatus, PipelineWatch, Quantiles, RunError, TaskInfo,
-};
+pub use pipeline::{Host, Pipeline, PipelineWatch, RunError};
 pub use plan::{BuildError, Node, Site};
 pub use process::{
     Cx, Entry, Fault, FaultCause, InputBatch, Meter, Meters, NodeId, OnFault, Process, Run, Stop,
 };
 pub use record::{RawRecord, Record, Source};
 pub use runtime::{Runtime, RuntimeConfig};
+pub use status::{NodeStatus, PipelineStatus, Quantiles, TaskInfo};
 pub use stream::{End, Stream};
 pub use task::StreamTask;
 pub use topology::{Program, Topology};

@@ -2,14 +2,15 @@
 //!
 //! No call waits. What takes time hands out a [`Ticket`] or calls a [`Waker`] later, so tasks run on
 //! plain threads and a simulator can drive them. A broker implements this for its own partitions:
-//! reads are slices of the mapped segments, appends go to the local leaders.
+//! reads are slices of the mapped segments, appends go to the local leaders. It also says when topics
+//! have changed ([`PipelineWatch::refresh`](crate::PipelineWatch::refresh)).
 
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use vltava_protocol::ErrorCode;
-use vltava_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicName, TopicPartition};
+use vltava_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
 /// The logs of one node.
 pub trait LogAccess: Send + Sync {
@@ -18,6 +19,10 @@ pub trait LogAccess: Send + Sync {
 
     /// How many partitions a topic has; `None` while it does not exist.
     fn partitions(&self, topic: &TopicName) -> Option<i32>;
+
+    /// The identity of a topic, which one of the same name that is created later does not have;
+    /// `None` while it does not exist.
+    fn topic_id(&self, topic: &TopicName) -> Option<TopicId>;
 
     /// Creates a topic as a producer's first record would; no error where it exists.
     fn create_topic(&self, topic: &TopicName) -> Box<dyn Ticket>;
@@ -39,6 +44,9 @@ pub trait LogAccess: Send + Sync {
 
 /// A local replica of one partition.
 pub trait PartitionAccess: Send + Sync {
+    /// The identity of the topic that it is a partition of.
+    fn topic_id(&self) -> TopicId;
+
     /// What can be read, and who leads.
     fn view(&self) -> View;
 

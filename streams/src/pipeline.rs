@@ -3,24 +3,24 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use parking_lot::{Condvar, Mutex};
-use serde::{Deserialize, Serialize};
+use parking_lot::{Condvar, Mutex, RwLock};
 use vltava_protocol::ErrorCode;
 use vltava_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicName, TopicPartition};
 
 use crate::committer::Committer;
 use crate::explain::Explanation;
-use crate::log_access::{LogAccess, PartitionAccess, Ticket};
+use crate::log_access::{LogAccess, Ticket};
 use crate::plan::{BuildError, Site};
 use crate::process::{Meter, Meters};
-use crate::record::Source;
 use crate::runner::Runner;
-use crate::runtime::Runtime;
+use crate::runtime::{Job, Runtime, Spawner};
+use crate::status::{PipelineStatus, TaskStatus};
+use crate::steward::Steward;
 use crate::task::StreamTask;
 use crate::topology::{Program, Topology};
 
@@ -117,8 +117,9 @@ impl Drop for Owner {
 pub(crate) struct Shared {
     program: Program,
     access: Arc<dyn LogAccess>,
-    tasks: Vec<Arc<TaskStatus>>,
-    state: Mutex<State>,
+    /// They only become more.
+    tasks: RwLock<Vec<Arc<TaskStatus>>>,
+    pub(crate) state: Mutex<State>,
     stopped: Condvar,
     wakers: Mutex<Vec<Waker>>,
     is_paused: AtomicBool,
@@ -128,49 +129,12 @@ pub(crate) struct Shared {
     pub(crate) running: AtomicUsize,
 }
 
-struct State {
-    meters: Meters,
-    faults: Vec<u64>,
-    latency: Histogram<u64>,
-    busy: Duration,
-}
-
-/// One task, as others see it.
-#[derive(Debug)]
-pub(crate) struct TaskStatus {
-    pub(crate) source: Source,
-    access: Arc<dyn PartitionAccess>,
-    position: AtomicI64,
-    safe: AtomicI64,
-    stop: Mutex<Option<String>>,
-}
-
-impl std::fmt::Debug for dyn PartitionAccess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PartitionAccess").finish_non_exhaustive()
-    }
-}
-
-impl TaskStatus {
-    pub(crate) fn safe(&self) -> Offset {
-        Offset(self.safe.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn set_safe(&self, position: Offset) {
-        self.safe.store(position.0, Ordering::Release);
-    }
-
-    pub(crate) fn set_position(&self, position: Offset) {
-        self.position.store(position.0, Ordering::Release);
-    }
-
-    /// Notes why the task stands still. Whether that is news.
-    pub(crate) fn stop(&self, reason: &str) -> bool {
-        let mut stop = self.stop.lock();
-        let is_news = stop.is_none();
-        stop.get_or_insert_with(|| reason.to_owned());
-        is_news
-    }
+/// What all tasks have counted.
+pub(crate) struct State {
+    pub(crate) meters: Meters,
+    pub(crate) faults: Vec<u64>,
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) busy: Duration,
 }
 
 impl Shared {
@@ -186,8 +150,40 @@ impl Shared {
         &self.access
     }
 
-    pub(crate) fn tasks(&self) -> &[Arc<TaskStatus>] {
-        &self.tasks
+    pub(crate) fn tasks(&self) -> Vec<Arc<TaskStatus>> {
+        self.tasks.read().clone()
+    }
+
+    /// Why the topic of a task is not the one that it read any more, if it is not.
+    pub(crate) fn loss_of(&self, task: &TaskStatus) -> Option<String> {
+        let topic = &task.source.topic;
+        match self.access.topic_id(topic) {
+            None => Some(format!("topic {topic} was deleted")),
+            Some(id) if id == task.access().topic_id() => None,
+            Some(_) => Some(format!(
+                "topic {topic} was deleted and created anew: a restart of the pipeline reads it"
+            )),
+        }
+    }
+
+    /// Runs a task.
+    pub(crate) fn adopt(self: &Arc<Self>, status: Arc<TaskStatus>, threads: &Spawner) {
+        self.tasks.write().push(status.clone());
+        self.launch(status, threads);
+    }
+
+    fn launch(self: &Arc<Self>, status: Arc<TaskStatus>, threads: &Spawner) {
+        let task = self.program.task(status.source.clone(), status.safe());
+        let access = status.access().clone();
+        self.spawn(Box::new(Runner::new(self.clone(), status, task, access)), threads);
+    }
+
+    fn spawn(&self, job: Box<dyn Job>, threads: &Spawner) {
+        self.running.fetch_add(1, Ordering::AcqRel);
+        let waker = threads.spawn(job);
+        self.wakers.lock().push(waker.clone());
+        // What the others were told before it was among them, it sees now.
+        waker.wake();
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -214,7 +210,7 @@ impl Shared {
         self.wake();
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.wakers.lock().iter().for_each(Waker::wake_by_ref);
     }
 
@@ -269,15 +265,8 @@ impl Pipeline {
         let positions = committed(program.name(), access.as_ref(), &partitions)?;
         let mut tasks = Vec::with_capacity(partitions.len());
         for (tp, committed) in partitions.into_iter().zip(positions) {
-            let Some(partition) = access.open(&tp) else { return Err(RunError::NotHere(tp)) };
-            let begin = committed.unwrap_or_else(|| partition.view().log_start_offset);
-            tasks.push(Arc::new(TaskStatus {
-                source: Source { topic: tp.topic, partition: tp.partition },
-                access: partition,
-                position: AtomicI64::new(begin.0),
-                safe: AtomicI64::new(begin.0),
-                stop: Mutex::new(None),
-            }));
+            let task = TaskStatus::open(access.as_ref(), &tp, committed);
+            tasks.push(task.ok_or(RunError::NotHere(tp))?);
         }
         let nodes = program.nodes().len();
         let latency = Histogram::new_with_max(LATENCY_US_MAX, 2).expect("the bounds are in order");
@@ -286,7 +275,7 @@ impl Pipeline {
             program,
             access,
             running: AtomicUsize::new(0),
-            tasks,
+            tasks: RwLock::new(tasks),
             state: Mutex::new(State { meters, faults, latency, busy: Duration::ZERO }),
             stopped: Condvar::new(),
             wakers: Mutex::default(),
@@ -298,16 +287,16 @@ impl Pipeline {
     }
 
     fn begin(&self, runtime: &Runtime) {
-        let shared = &self.shared;
-        shared.running.store(shared.tasks.len() + 1, Ordering::Release);
-        let mut wakers = Vec::with_capacity(shared.tasks.len() + 1);
-        for status in &shared.tasks {
-            let task = shared.program.task(status.source.clone(), status.safe());
-            let runner = Runner::new(shared.clone(), status.clone(), task, status.access.clone());
-            wakers.push(runtime.spawn(Box::new(runner)));
+        let (shared, threads) = (&self.shared, runtime.spawner());
+        // Whoever ends the pipeline meanwhile waits for all of them.
+        shared.running.fetch_add(1, Ordering::AcqRel);
+        for status in shared.tasks() {
+            shared.launch(status, threads);
         }
-        wakers.push(runtime.spawn(Box::new(Committer::new(shared.clone()))));
-        *shared.wakers.lock() = wakers;
+        shared.spawn(Box::new(Committer::new(shared.clone())), threads);
+        shared.spawn(Box::new(Steward::new(shared.clone(), threads.clone())), threads);
+        shared.running.fetch_sub(1, Ordering::AcqRel);
+        shared.ended();
     }
 
     /// The topology's name.
@@ -355,6 +344,12 @@ impl PipelineWatch {
         self.shared.end();
     }
 
+    /// The topics of the node have changed: partitions that are new get tasks, the tasks of topics
+    /// that are gone end. Does not wait.
+    pub fn refresh(&self) {
+        self.shared.wake();
+    }
+
     /// The pipeline's name.
     pub fn name(&self) -> &str {
         self.shared.name()
@@ -363,130 +358,6 @@ impl PipelineWatch {
     /// The pipeline, while it runs.
     pub fn upgrade(&self) -> Option<Pipeline> {
         Some(Pipeline { owner: self.owner.upgrade()?, shared: self.shared.clone() })
-    }
-}
-
-/// What a pipeline has done so far, for metrics and tools.
-#[derive(Clone, Serialize, Deserialize, Debug)]
-pub struct PipelineStatus {
-    /// The topology's name.
-    pub name: String,
-    /// `running`, `paused`, or `stopped` where a task has stopped.
-    pub state: String,
-    /// Its nodes, in the order in which they were made.
-    pub nodes: Vec<NodeStatus>,
-    /// Its tasks.
-    pub tasks: Vec<TaskInfo>,
-    /// From a record's time to the time when what was made of it is readable, in microseconds.
-    pub latency_us: Quantiles,
-    /// Time that was spent in operators, in seconds.
-    pub busy_seconds: f64,
-}
-
-/// One node's counts.
-#[derive(Clone, Serialize, Deserialize, Debug)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: String,
-    /// Its operator.
-    pub operator: String,
-    /// Records that came in.
-    pub records: u64,
-    /// Bytes of their keys and values.
-    pub bytes: u64,
-    /// Records that it refused.
-    pub rejects: u64,
-    /// Records that failed in it.
-    pub faults: u64,
-}
-
-/// One task's place.
-#[derive(Clone, Serialize, Deserialize, Debug)]
-pub struct TaskInfo {
-    /// The topic that it reads.
-    pub topic: String,
-    /// The partition that it reads.
-    pub partition: i32,
-    /// The next record that it wants.
-    pub position: i64,
-    /// Everything before it is safe.
-    pub safe: i64,
-    /// Records that it has not read.
-    pub lag: i64,
-    /// Age of the oldest record that it has not read, in milliseconds; 0 where there is none.
-    pub lag_ms: i64,
-    /// Why it stands still, if it does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped: Option<String>,
-}
-
-/// Quantiles of what was measured.
-#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
-pub struct Quantiles {
-    /// How many were measured.
-    pub count: u64,
-    /// Half are below.
-    pub p50: u64,
-    /// 99 in 100 are below.
-    pub p99: u64,
-    /// 999 in 1,000 are below.
-    pub p999: u64,
-    /// The greatest.
-    pub max: u64,
-}
-
-impl PipelineStatus {
-    fn of(shared: &Shared) -> Self {
-        let now = shared.access.now();
-        let tasks: Vec<_> = shared.tasks.iter().map(|task| TaskInfo::of(task, now)).collect();
-        let state = shared.state.lock();
-        let nodes = shared.program.nodes().iter().zip(&state.meters).zip(&state.faults);
-        let nodes = nodes.map(|((node, meter), &faults)| NodeStatus {
-            name: node.name.clone(),
-            operator: node.operator.to_owned(),
-            records: meter.records,
-            bytes: meter.bytes,
-            rejects: meter.rejects,
-            faults,
-        });
-        let latency = &state.latency;
-        Self {
-            name: shared.name().to_owned(),
-            state: match () {
-                () if tasks.iter().any(|task| task.stopped.is_some()) => "stopped",
-                () if shared.is_paused() => "paused",
-                () => "running",
-            }
-            .to_owned(),
-            nodes: nodes.collect(),
-            latency_us: Quantiles {
-                count: latency.len(),
-                p50: latency.value_at_quantile(0.5),
-                p99: latency.value_at_quantile(0.99),
-                p999: latency.value_at_quantile(0.999),
-                max: latency.max(),
-            },
-            busy_seconds: state.busy.as_secs_f64(),
-            tasks,
-        }
-    }
-}
-
-impl TaskInfo {
-    fn of(task: &TaskStatus, now: Timestamp) -> Self {
-        let position = task.position.load(Ordering::Acquire);
-        let view = task.access.view();
-        let lag = (view.high_watermark.0 - position).max(0);
-        let oldest = (lag > 0).then(|| task.access.timestamp_at(Offset(position))).flatten();
-        Self {
-            topic: task.source.topic.to_string(),
-            partition: task.source.partition.0,
-            position,
-            safe: task.safe().0,
-            lag,
-            lag_ms: oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0)),
-            stopped: task.stop.lock().clone(),
-        }
     }
 }
 

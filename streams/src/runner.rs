@@ -19,8 +19,9 @@ use vltava_protocol::ids::{Offset, Timestamp, TopicName, TopicPartition};
 
 use crate::log_access::{AppendError, PartitionAccess, Role, Ticket, Watch};
 use crate::outputs::OutputBatch;
-use crate::pipeline::{Shared, TaskStatus};
+use crate::pipeline::Shared;
 use crate::runtime::{Job, Turn};
+use crate::status::TaskStatus;
 use crate::task::StreamTask;
 
 /// Bytes that a task reads at a time: the length of its turns, and what it pins of the log.
@@ -95,7 +96,7 @@ impl Runner {
             self.settle(waker)?;
         }
         let is_held = self.pipeline.is_paused() || self.pipeline.is_ending();
-        if is_held || self.task.stopped().is_some() || self.flight_bytes > FLIGHT_BYTES_MAX {
+        if is_held || self.status.is_stopped() || self.flight_bytes > FLIGHT_BYTES_MAX {
             return Err(Pause::Woken);
         }
         self.read()
@@ -135,6 +136,7 @@ impl Runner {
         self.flight.clear();
         self.flight_bytes = 0;
         self.marked = position;
+        self.status.begin_again();
         Pause::Retry
     }
 
@@ -221,6 +223,14 @@ impl Runner {
             );
             self.task.skip_to(view.log_start_offset);
         }
+        if self.task.position() > view.high_watermark && view.role == Role::Leader {
+            let (at, end) = (self.task.position(), view.high_watermark);
+            self.stop(&format!(
+                "its position {at} lies behind the end {end} of the log, which is another one or \
+                 has lost records: reset the offsets of the pipeline's group"
+            ));
+            return Ok(false);
+        }
         if self.task.position() >= view.high_watermark {
             return Ok(false);
         }
@@ -257,9 +267,16 @@ impl Runner {
         }
     }
 
-    /// Whether nothing is under way.
-    fn is_idle(&self) -> bool {
-        self.outbox.is_empty() && self.flight.is_empty()
+    /// Whether it has ended what it had begun and is to begin nothing more.
+    fn is_over(&self) -> bool {
+        let is_sent = self.outbox.is_empty() && self.task.unknown_topics().next().is_none();
+        let is_over = match () {
+            () if self.status.is_retired() => is_sent,
+            // What is not sent is made again by the next start.
+            () if self.pipeline.is_ending() => self.outbox.is_empty() || self.status.is_stopped(),
+            () => false,
+        };
+        is_over && self.flight.is_empty()
     }
 }
 
@@ -272,7 +289,7 @@ impl Job for Runner {
             return Turn::Done;
         }
         let advanced = self.advance(waker);
-        if self.pipeline.is_ending() && self.is_idle() {
+        if self.is_over() {
             return Turn::Done;
         }
         match advanced {

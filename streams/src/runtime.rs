@@ -66,14 +66,16 @@ pub(crate) trait Job: Send {
 /// See the module. Dropping it ends the threads after their present turns.
 #[derive(Debug)]
 pub struct Runtime {
-    workers: Vec<Worker>,
-    next: AtomicUsize,
+    spawner: Spawner,
+    threads: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct Worker {
-    inbox: Arc<Inbox>,
-    thread: Option<JoinHandle<()>>,
+/// Gives jobs to the threads of a runtime. It keeps none of them: what comes after their end is
+/// dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Spawner {
+    inboxes: Arc<[Arc<Inbox>]>,
+    next: Arc<AtomicUsize>,
 }
 
 /// What a thread is to do, told from outside.
@@ -113,30 +115,46 @@ impl Wake for JobWaker {
 impl Runtime {
     /// Starts the threads.
     pub fn start(config: RuntimeConfig) -> io::Result<Self> {
-        let mut runtime = Self { workers: Vec::new(), next: AtomicUsize::new(0) };
-        for number in 0..config.threads.max(1) {
-            let inbox = Arc::new(Inbox::default());
-            let theirs = inbox.clone();
+        let count = config.threads.max(1);
+        let inboxes = std::iter::repeat_with(Arc::<Inbox>::default).take(count).collect();
+        let spawner = Spawner { inboxes, next: Arc::default() };
+        let mut runtime = Self { spawner, threads: Vec::with_capacity(count) };
+        for number in 0..count {
+            let theirs = runtime.spawner.inboxes[number].clone();
             let thread = thread::Builder::new()
                 .name(format!("streams-{number}"))
                 .spawn(move || Loop::new(theirs, config).run())?;
-            runtime.workers.push(Worker { inbox, thread: Some(thread) });
+            runtime.threads.push(thread);
         }
         Ok(runtime)
     }
 
+    /// What gives jobs to the threads.
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+}
+
+impl Spawner {
     /// Gives a job to the next thread in turn. It has its first turn at once. The waker that is
     /// returned brings a turn at any time.
     pub(crate) fn spawn(&self, job: Box<dyn Job>) -> Waker {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let inbox = &self.workers[number % self.workers.len()].inbox;
+        let inbox = &self.inboxes[number % self.inboxes.len()];
         let is_ready = AtomicBool::new(true);
         let waker = Arc::new(JobWaker { id: number, inbox: inbox.clone(), is_ready });
-        {
+        let left = {
             let mut state = inbox.state.lock();
-            state.new.push((waker.clone(), job));
-            state.ready.push_back(number);
-        }
+            if state.is_ending {
+                Some(job)
+            } else {
+                state.new.push((waker.clone(), job));
+                state.ready.push_back(number);
+                None
+            }
+        };
+        // What a job does in its end may wake others, which takes the lock again.
+        drop(left);
         inbox.changed.notify_one();
         waker.into()
     }
@@ -144,13 +162,12 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.inbox.state.lock().is_ending = true;
-            worker.inbox.changed.notify_one();
+        for inbox in &*self.spawner.inboxes {
+            inbox.state.lock().is_ending = true;
+            inbox.changed.notify_one();
         }
-        for worker in &mut self.workers {
-            let ended = worker.thread.take().map(JoinHandle::join);
-            if let Some(Err(_)) = ended {
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
                 tracing::error!("a stream thread ended with a panic");
             }
         }
@@ -199,6 +216,9 @@ impl Loop {
         let mut state = self.inbox.state.lock();
         loop {
             if state.is_ending {
+                let left = std::mem::take(&mut state.new);
+                drop(state);
+                drop(left);
                 return None;
             }
             for (waker, job) in state.new.drain(..) {
@@ -299,7 +319,7 @@ mod tests {
         let (told, turns) = mpsc::channel();
         let soon = Instant::now() + Duration::from_millis(5);
         let asked = vec![Turn::Again, Turn::WaitUntil(soon), Turn::Wait, Turn::Done];
-        let waker = runtime.spawn(Box::new(Counting { turns: asked, told }));
+        let waker = runtime.spawner().spawn(Box::new(Counting { turns: asked, told }));
         assert_eq!([turns.recv(), turns.recv(), turns.recv()], [Ok(3), Ok(2), Ok(1)]);
         assert!(Instant::now() >= soon);
         waker.wake_by_ref();
@@ -312,7 +332,9 @@ mod tests {
         let runtime = Runtime::start(config(2)).unwrap();
         let (told, turns) = mpsc::channel();
         for _ in 0..4 {
-            runtime.spawn(Box::new(Counting { turns: vec![Turn::Wait], told: told.clone() }));
+            runtime
+                .spawner()
+                .spawn(Box::new(Counting { turns: vec![Turn::Wait], told: told.clone() }));
         }
         drop(told);
         for _ in 0..4 {

@@ -126,6 +126,69 @@ fn a_panic_is_the_records_fault_and_nobody_elses() {
 }
 
 #[test]
+fn new_partitions_get_tasks_while_the_others_run() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    log.append("in", 0, "a");
+    until("the record", || log.values("out") == ["A"]);
+    log.grow("in", 3);
+    log.append("in", 2, "b");
+    pipeline.watch().refresh();
+    until("the record of a new partition", || log.values("out") == ["A", "B"]);
+    log.append("in", 1, "c");
+    until("another one", || log.values("out") == ["A", "B", "C"]);
+    let tasks = pipeline.status().tasks;
+    assert_eq!(tasks.iter().map(|task| task.partition).collect::<Vec<_>>(), [0, 1, 2]);
+    drop(pipeline);
+    assert_eq!(log.committed("shouting", "in", 1), Some(1), "their positions are committed");
+}
+
+#[test]
+fn tasks_end_with_their_topic_and_say_so() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 2)]), runtime());
+    let t = shouting();
+    t.stream("other", (raw(), raw())).to("rest");
+    let pipeline = start(t, &log, &runtime);
+    log.append("in", 0, "a");
+    until("the record", || log.values("out") == ["A"]);
+    log.delete("in");
+    pipeline.watch().refresh();
+    let of_in = |pipeline: &Pipeline| {
+        let tasks = pipeline.status().tasks.into_iter().filter(|task| task.topic == "in");
+        tasks.filter_map(|task| task.stopped).collect::<Vec<_>>()
+    };
+    until("the tasks' end", || of_in(&pipeline) == vec!["topic in was deleted"; 2]);
+
+    // Another topic of the name is not taken for the first, nor does a position outlive it.
+    log.grow("in", 1);
+    log.append("in", 0, "b");
+    pipeline.watch().refresh();
+    log.append("other", 0, "c");
+    until("the other source", || log.values("rest") == ["c"]);
+    assert_eq!(pipeline.status().tasks.len(), 3);
+    drop(pipeline);
+    assert_eq!(log.committed("shouting", "in", 0), None);
+    assert_eq!(log.committed("shouting", "other", 0), Some(1));
+    let _pipeline = start(shouting(), &log, &runtime);
+    until("the record of the new topic", || log.values("out") == ["A", "B"]);
+}
+
+#[test]
+fn a_position_behind_the_end_of_the_log_stops_its_task() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    log.append("in", 0, "a");
+    log.append("in", 0, "b");
+    until("the records", || log.values("out") == ["A", "B"]);
+    drop(pipeline);
+    log.forget("in", 1);
+    let pipeline = start(shouting(), &log, &runtime);
+    until("the stop", || pipeline.status().state == "stopped");
+    let stopped = pipeline.status().tasks[0].stopped.clone().unwrap();
+    assert!(stopped.contains("position 2 lies behind the end 1"), "{stopped}");
+}
+
+#[test]
 fn a_source_that_is_missing_is_created_as_for_a_consumer() {
     let (log, runtime) = (MemoryLog::new(&[]), runtime());
     let _pipeline = start(shouting(), &log, &runtime);

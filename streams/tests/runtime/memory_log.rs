@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use vltava_protocol::ErrorCode;
 use vltava_protocol::ids::{
-    LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicName, TopicPartition,
+    LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicName, TopicPartition,
 };
 use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use vltava_protocol::record::builder::{BatchBuilder, BatchFields};
@@ -21,14 +21,21 @@ use vltava_streams::log_access::{
 
 #[derive(Default)]
 pub(crate) struct MemoryLog {
-    topics: Mutex<BTreeMap<String, Vec<Arc<Partition>>>>,
+    topics: Mutex<BTreeMap<String, Topic>>,
+    /// Topics that were ever created.
+    created: AtomicU64,
     committed: Mutex<BTreeMap<(String, TopicPartition), Offset>>,
     /// No topic is created because somebody asks for it.
     is_closed: AtomicBool,
 }
 
-#[derive(Default)]
-struct Partition(Mutex<State>);
+/// A topic's identity, and its partitions.
+type Topic = (TopicId, Vec<Arc<Partition>>);
+
+struct Partition {
+    topic: TopicId,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -61,12 +68,37 @@ impl MemoryLog {
     }
 
     fn create(&self, topic: &str, partitions: i32) {
-        let partitions = (0..partitions).map(|_| Arc::default()).collect();
-        self.topics.lock().entry(topic.to_owned()).or_insert(partitions);
+        let mut topics = self.topics.lock();
+        let created = || {
+            let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
+            (format!("{number:A>21}A").parse().unwrap(), Vec::new())
+        };
+        let (topic, all) = topics.entry(topic.to_owned()).or_insert_with(created);
+        while all.len() < partitions as usize {
+            all.push(Arc::new(Partition { topic: *topic, state: Mutex::default() }));
+        }
+    }
+
+    /// Gives a topic so many partitions.
+    pub(crate) fn grow(&self, topic: &str, partitions: i32) {
+        self.create(topic, partitions);
+    }
+
+    /// Loses all but the first `count` batches, of one record each.
+    pub(crate) fn forget(&self, topic: &str, count: usize) {
+        let partition = self.partition(topic, 0).unwrap();
+        let mut state = partition.state.lock();
+        state.batches.truncate(count);
+        state.end = count as i64;
+    }
+
+    pub(crate) fn delete(&self, topic: &str) {
+        self.topics.lock().remove(topic);
+        self.committed.lock().retain(|(_, tp), _| tp.topic.as_str() != topic);
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
-        self.topics.lock().get(topic)?.get(partition as usize).cloned()
+        self.topics.lock().get(topic)?.1.get(partition as usize).cloned()
     }
 
     pub(crate) fn append(&self, topic: &str, partition: i32, value: &str) {
@@ -77,10 +109,10 @@ impl MemoryLog {
     }
 
     pub(crate) fn values(&self, topic: &str) -> Vec<String> {
-        let partitions = self.topics.lock().get(topic).cloned().unwrap_or_default();
+        let topic = self.topics.lock().get(topic).cloned();
         let mut values = Vec::new();
-        for partition in partitions {
-            for batch in &partition.0.lock().batches {
+        for partition in topic.map(|(_, partitions)| partitions).unwrap_or_default() {
+            for batch in &partition.state.lock().batches {
                 let header = BatchHeader::parse(batch).unwrap();
                 for record in Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count) {
                     let value = record.unwrap().value.unwrap();
@@ -97,11 +129,11 @@ impl MemoryLog {
     }
 
     pub(crate) fn refuse(&self, topic: &str, code: Option<ErrorCode>) {
-        self.partition(topic, 0).unwrap().0.lock().refusal = code;
+        self.partition(topic, 0).unwrap().state.lock().refusal = code;
     }
 
     pub(crate) fn fail_next_commits(&self, topic: &str, count: usize, code: ErrorCode) {
-        self.partition(topic, 0).unwrap().0.lock().losses = vec![code; count];
+        self.partition(topic, 0).unwrap().state.lock().losses = vec![code; count];
     }
 }
 
@@ -111,7 +143,11 @@ impl LogAccess for MemoryLog {
     }
 
     fn partitions(&self, topic: &TopicName) -> Option<i32> {
-        self.topics.lock().get(topic.as_str()).map(|partitions| partitions.len() as i32)
+        self.topics.lock().get(topic.as_str()).map(|(_, partitions)| partitions.len() as i32)
+    }
+
+    fn topic_id(&self, topic: &TopicName) -> Option<TopicId> {
+        self.topics.lock().get(topic.as_str()).map(|(id, _)| *id)
     }
 
     fn create_topic(&self, topic: &TopicName) -> Box<dyn Ticket> {
@@ -150,7 +186,7 @@ impl LogAccess for MemoryLog {
 impl Partition {
     fn place(&self, batch: &Bytes) {
         let wakers = {
-            let mut state = self.0.lock();
+            let mut state = self.state.lock();
             let mut header = BatchHeader::parse(batch).unwrap();
             header.base_offset = Offset(state.end);
             state.end = header.end_offset().0;
@@ -164,17 +200,21 @@ impl Partition {
 }
 
 impl PartitionAccess for Partition {
+    fn topic_id(&self) -> TopicId {
+        self.topic
+    }
+
     fn view(&self) -> View {
         View {
             log_start_offset: Offset(0),
-            high_watermark: Offset(self.0.lock().end),
+            high_watermark: Offset(self.state.lock().end),
             leader_epoch: LeaderEpoch(1),
             role: Role::Leader,
         }
     }
 
     fn read(&self, from: Offset, _: usize) -> Result<Vec<Bytes>, ErrorCode> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let is_wanted = |batch: &&Bytes| BatchHeader::parse(batch).unwrap().end_offset() > from;
         Ok(state.batches.iter().filter(is_wanted).cloned().collect())
     }
@@ -185,7 +225,7 @@ impl PartitionAccess for Partition {
 
     fn append(&self, batch: &Bytes) -> Result<Box<dyn Ticket>, AppendError> {
         let (refusal, loss) = {
-            let mut state = self.0.lock();
+            let mut state = self.state.lock();
             (state.refusal, state.losses.pop())
         };
         if let Some(code) = refusal {
@@ -199,7 +239,7 @@ impl PartitionAccess for Partition {
     }
 
     fn watch(&self, waker: Waker) -> Watch {
-        self.0.lock().wakers.push(waker);
+        self.state.lock().wakers.push(waker);
         Box::new(())
     }
 }
