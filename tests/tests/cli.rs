@@ -7,6 +7,8 @@ mod commands;
 mod configs;
 #[path = "cli/groups.rs"]
 mod groups;
+#[path = "cli/pipelines.rs"]
+mod pipelines;
 #[path = "cli/terminal.rs"]
 mod terminal;
 
@@ -48,7 +50,12 @@ fn main() -> ExitCode {
     ];
     // Against someone else's broker only the commands of a client can be tried.
     let own = std::env::var(harness::broker::EXTERNAL).is_err();
-    let of_the_broker = [commands::OF_THE_BROKER, groups::OF_THE_BROKER, terminal::OF_THE_BROKER];
+    let of_the_broker = [
+        commands::OF_THE_BROKER,
+        groups::OF_THE_BROKER,
+        pipelines::OF_THE_BROKER,
+        terminal::OF_THE_BROKER,
+    ];
     let of_a_client = [commands::OF_A_CLIENT, configs::OF_A_CLIENT, groups::OF_A_CLIENT];
     let rows = rows.into_iter().chain(of_the_broker.into_iter().flatten().copied());
     let rows = rows.filter(|_| own).chain(of_a_client.into_iter().flatten().copied());
