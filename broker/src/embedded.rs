@@ -180,6 +180,20 @@ impl Config {
         Self { workers: Some(threads.max(1)), ..self }
     }
 
+    /// The threads that run pipelines, at least 1; by default as many as there are cores. The key
+    /// `streams.threads`.
+    #[must_use]
+    pub fn stream_threads(self, threads: usize) -> Self {
+        self.set("streams.threads", &threads.max(1).to_string())
+    }
+
+    /// The percent of its time that each of these threads may use a core, 1 to 100; by default 100.
+    /// The key `streams.cpu.percent`; the other keys `streams.*` bound what a task holds.
+    #[must_use]
+    pub fn stream_cpu_percent(self, percent: u8) -> Self {
+        self.set("streams.cpu.percent", &percent.to_string())
+    }
+
     /// Sets a key of the broker by Kafka's name for it, as `--set` does. The last value of a key
     /// wins; a key or value that is wrong is refused at the start.
     #[must_use]

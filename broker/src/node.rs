@@ -246,7 +246,7 @@ impl Node {
 
         let groups = Groups::new(partitions.clone(), &clock, &config);
         groups.observe(&controller);
-        let pipelines = Arc::<Pipelines>::default();
+        let pipelines = Arc::new(Pipelines::new(&config));
         pipelines.observe(&controller);
         let housekeeper =
             spawn_housekeeper(&config, partitions.clone(), groups.clone(), clock.clone());

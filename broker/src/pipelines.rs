@@ -21,16 +21,19 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use vltava_streams::log_access::LogAccess;
-use vltava_streams::{Host, Pipeline, PipelineStatus, PipelineWatch, Runtime, RuntimeConfig};
+use vltava_streams::{
+    Host, Pipeline, PipelineStatus, PipelineWatch, Runtime, RuntimeConfig, TaskBudget,
+};
 
+use crate::config::broker::BrokerConfig;
 use crate::controller::service::Controller;
 use crate::embedded::Broker;
 use crate::log_access::NodeLogs;
 use crate::node::Node;
 
 /// See the module.
-#[derive(Default)]
 pub struct Pipelines {
+    config: RuntimeConfig,
     state: Mutex<State>,
 }
 
@@ -43,6 +46,11 @@ struct State {
 }
 
 impl Pipelines {
+    /// No pipelines yet. Their threads start with the first one, as the configuration says.
+    pub fn new(config: &BrokerConfig) -> Self {
+        Self { config: runtime_config(config), state: Mutex::default() }
+    }
+
     fn runtime(&self) -> io::Result<Arc<Runtime>> {
         let mut state = self.state.lock();
         if state.is_closed {
@@ -51,7 +59,7 @@ impl Pipelines {
         if let Some(runtime) = &state.runtime {
             return Ok(runtime.clone());
         }
-        let runtime = Arc::new(Runtime::start(RuntimeConfig::default())?);
+        let runtime = Arc::new(Runtime::start(self.config)?);
         state.runtime = Some(runtime.clone());
         Ok(runtime)
     }
@@ -98,6 +106,21 @@ impl Pipelines {
             pipeline.stop();
         }
         drop(runtime);
+    }
+}
+
+/// The keys `streams.*`.
+fn runtime_config(config: &BrokerConfig) -> RuntimeConfig {
+    // The table's bounds leave no negative number.
+    let size = |value: i32| usize::try_from(value).unwrap_or(1);
+    RuntimeConfig {
+        threads: config.streams_threads.map_or_else(|| RuntimeConfig::default().threads, size),
+        niceness: config.streams_niceness,
+        cpu_share: f64::from(config.streams_cpu_percent) / 100.0,
+        budget: TaskBudget {
+            pinned_bytes: size(config.streams_task_pinned_bytes),
+            uncommitted_bytes: size(config.streams_task_uncommitted_bytes),
+        },
     }
 }
 
@@ -211,5 +234,39 @@ impl Collector for PipelineFigures {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::broker::Flags;
+    use crate::config::settings::Settings;
+
+    fn config(sets: &[&str]) -> RuntimeConfig {
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        let flags = Flags {
+            node_id: vltava_protocol::ids::NodeId(1),
+            data_dir: "data".into(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            advertise: None,
+            admin: None,
+        };
+        let settings = Settings::collect(None, [], &sets).unwrap().settings;
+        runtime_config(&BrokerConfig::new(flags, settings).unwrap())
+    }
+
+    #[test]
+    fn threads_and_budgets_are_configured() {
+        assert_eq!(config(&[]), RuntimeConfig::default(), "the defaults are the runtime's own");
+        let set = config(&[
+            "streams.threads=3",
+            "streams.niceness=0",
+            "streams.cpu.percent=25",
+            "streams.task.pinned.bytes=4096",
+            "streams.task.uncommitted.bytes=8192",
+        ]);
+        let budget = TaskBudget { pinned_bytes: 4096, uncommitted_bytes: 8192 };
+        assert_eq!(set, RuntimeConfig { threads: 3, niceness: 0, cpu_share: 0.25, budget });
     }
 }

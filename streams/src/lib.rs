@@ -45,7 +45,7 @@ pub use process::{
     Cx, Entry, Fault, FaultCause, InputBatch, Meter, Meters, NodeId, OnFault, Process, Run, Stop,
 };
 pub use record::{RawRecord, Record, Source};
-pub use runtime::{Runtime, RuntimeConfig};
+pub use runtime::{Runtime, RuntimeConfig, TaskBudget};
 pub use status::{NodeStatus, PipelineStatus, Quantiles, TaskInfo};
 pub use stream::{End, Stream};
 pub use task::StreamTask;

@@ -174,8 +174,8 @@ impl Shared {
 
     fn launch(self: &Arc<Self>, status: Arc<TaskStatus>, threads: &Spawner) {
         let task = self.program.task(status.source.clone(), status.safe());
-        let access = status.access().clone();
-        self.spawn(Box::new(Runner::new(self.clone(), status, task, access)), threads);
+        let runner = Runner::new(self.clone(), status, task, threads.budget());
+        self.spawn(Box::new(runner), threads);
     }
 
     fn spawn(&self, job: Box<dyn Job>, threads: &Spawner) {

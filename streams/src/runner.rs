@@ -20,14 +20,10 @@ use vltava_protocol::ids::{Offset, Timestamp, TopicName, TopicPartition};
 use crate::log_access::{AppendError, PartitionAccess, Role, Ticket, Watch};
 use crate::outputs::OutputBatch;
 use crate::pipeline::Shared;
-use crate::runtime::{Job, Turn};
+use crate::runtime::{Job, TaskBudget, Turn};
 use crate::status::TaskStatus;
 use crate::task::StreamTask;
 
-/// Bytes that a task reads at a time: the length of its turns, and what it pins of the log.
-const READ_BYTES: usize = 1 << 20;
-/// Bytes of a task that may be appended and not yet committed. Beyond, it does not read.
-const FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// How long a task waits before it tries again what was refused.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -36,6 +32,7 @@ pub(crate) struct Runner {
     pipeline: Arc<Shared>,
     status: Arc<TaskStatus>,
     task: StreamTask,
+    budget: TaskBudget,
     source: Arc<dyn PartitionAccess>,
     watch: Option<Watch>,
     sinks: HashMap<TopicPartition, Arc<dyn PartitionAccess>>,
@@ -67,13 +64,15 @@ impl Runner {
         pipeline: Arc<Shared>,
         status: Arc<TaskStatus>,
         task: StreamTask,
-        source: Arc<dyn PartitionAccess>,
+        budget: TaskBudget,
     ) -> Self {
+        let source = status.access().clone();
         let marked = task.position();
         Self {
             pipeline,
             status,
             task,
+            budget,
             source,
             watch: None,
             sinks: HashMap::new(),
@@ -96,7 +95,8 @@ impl Runner {
             self.settle(waker)?;
         }
         let is_held = self.pipeline.is_paused() || self.pipeline.is_ending();
-        if is_held || self.status.is_stopped() || self.flight_bytes > FLIGHT_BYTES_MAX {
+        if is_held || self.status.is_stopped() || self.flight_bytes > self.budget.uncommitted_bytes
+        {
             return Err(Pause::Woken);
         }
         self.read()
@@ -234,7 +234,7 @@ impl Runner {
         if self.task.position() >= view.high_watermark {
             return Ok(false);
         }
-        let batches = match self.source.read(self.task.position(), READ_BYTES) {
+        let batches = match self.source.read(self.task.position(), self.budget.pinned_bytes) {
             Ok(batches) => batches,
             Err(code) => {
                 tracing::warn!(

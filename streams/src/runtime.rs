@@ -34,13 +34,32 @@ pub struct RuntimeConfig {
     pub niceness: i32,
     /// The part of its time that each thread may use a core, from 0.01 to 1.
     pub cpu_share: f64,
+    /// What each task may hold.
+    pub budget: TaskBudget,
+}
+
+/// What one task may hold, however far it is behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TaskBudget {
+    /// Bytes of the log that it reads at a time, about; one batch in any case. It keeps them, and
+    /// with them the segments that they lie in, for this turn and no longer.
+    pub pinned_bytes: usize,
+    /// Bytes that it may have appended without their being committed. Beyond, it does not read.
+    pub uncommitted_bytes: usize,
+}
+
+impl Default for TaskBudget {
+    /// 1 MiB to read, 8 MiB on their way.
+    fn default() -> Self {
+        Self { pinned_bytes: 1 << 20, uncommitted_bytes: 8 << 20 }
+    }
 }
 
 impl Default for RuntimeConfig {
     /// A thread a core, nice 5, the whole core where nobody else wants it.
     fn default() -> Self {
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { threads, niceness: 5, cpu_share: 1.0 }
+        Self { threads, niceness: 5, cpu_share: 1.0, budget: TaskBudget::default() }
     }
 }
 
@@ -74,6 +93,7 @@ pub struct Runtime {
 /// dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Spawner {
+    budget: TaskBudget,
     inboxes: Arc<[Arc<Inbox>]>,
     next: Arc<AtomicUsize>,
 }
@@ -117,7 +137,7 @@ impl Runtime {
     pub fn start(config: RuntimeConfig) -> io::Result<Self> {
         let count = config.threads.max(1);
         let inboxes = std::iter::repeat_with(Arc::<Inbox>::default).take(count).collect();
-        let spawner = Spawner { inboxes, next: Arc::default() };
+        let spawner = Spawner { budget: config.budget, inboxes, next: Arc::default() };
         let mut runtime = Self { spawner, threads: Vec::with_capacity(count) };
         for number in 0..count {
             let theirs = runtime.spawner.inboxes[number].clone();
@@ -136,6 +156,11 @@ impl Runtime {
 }
 
 impl Spawner {
+    /// What each task may hold that runs on these threads.
+    pub(crate) fn budget(&self) -> TaskBudget {
+        self.budget
+    }
+
     /// Gives a job to the next thread in turn. It has its first turn at once. The waker that is
     /// returned brings a turn at any time.
     pub(crate) fn spawn(&self, job: Box<dyn Job>) -> Waker {

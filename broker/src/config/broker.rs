@@ -276,6 +276,23 @@ config_table! {
     /// key of Kafka's.
     socket_request_receive_timeout_ms: i64 =
         key("socket.request.receive.timeout.ms", "60000").at_least(-1);
+    /// The percent of its time that each stream thread may use a core: what pipelines leave to the
+    /// broker even where nobody else wants it. Not a key of Kafka's.
+    streams_cpu_percent: i32 = key("streams.cpu.percent", "100").between(1, 100);
+    /// Niceness of the stream threads: the higher, the more do pipelines leave to the threads that
+    /// serve clients. Not a key of Kafka's.
+    streams_niceness: i32 = key("streams.niceness", "5").between(0, 19);
+    /// The most bytes of the log that a task of a pipeline holds at a time, however far it is
+    /// behind, but one batch in any case. It reads as many at once, so this is the length of its
+    /// turns, too. Not a key of Kafka's.
+    streams_task_pinned_bytes: i32 = key("streams.task.pinned.bytes", "1048576").at_least(1);
+    /// Bytes that a task of a pipeline may have appended without their being committed; beyond, it
+    /// does not read on. Not a key of Kafka's.
+    streams_task_uncommitted_bytes: i32 =
+        key("streams.task.uncommitted.bytes", "8388608").at_least(1);
+    /// Threads that run pipelines; as many as there are cores where it is not set. Not a key of
+    /// Kafka's.
+    streams_threads: Option<i32> = unset("streams.threads").between(1, 1024);
     /// How often transactions that ran out of time are looked for.
     transaction_abort_timed_out_transaction_cleanup_interval_ms: i32 =
         key("transaction.abort.timed.out.transaction.cleanup.interval.ms", "10000").at_least(1);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vltava_protocol::ErrorCode;
-use vltava_streams::{OnFault, Pipeline, RunError, Runtime, RuntimeConfig, Topology, raw, utf8};
+use vltava_streams::{
+    OnFault, Pipeline, RunError, Runtime, RuntimeConfig, TaskBudget, Topology, raw, utf8,
+};
 
 mod memory_log;
 
@@ -123,6 +125,31 @@ fn a_panic_is_the_records_fault_and_nobody_elses() {
     }
     until("all records", || log.values("out") == ["a", "b"] && log.values("dead") == ["bad"]);
     until("the counts", || pipeline.status().nodes.iter().any(|node| node.faults == 1));
+}
+
+#[test]
+fn a_task_that_is_far_behind_keeps_to_its_budget() {
+    let log = MemoryLog::new(&[("in", 1), ("out", 1)]);
+    let budget = TaskBudget { pinned_bytes: 4 << 10, uncommitted_bytes: 16 << 10 };
+    let config = RuntimeConfig { threads: 1, budget, ..RuntimeConfig::default() };
+    let runtime = Runtime::start(config).unwrap();
+    let value = "v".repeat(1_000);
+    for _ in 0..200 {
+        log.append("in", 0, &value);
+    }
+    log.hold_commits("out");
+    let pipeline = start(shouting(), &log, &runtime);
+    // It reads until what is not committed exceeds the budget, by one reading at most.
+    let read = || pipeline.status().tasks[0].position;
+    until("the budget's end", || read() * 1_000 > budget.uncommitted_bytes as i64);
+    log.append("in", 0, &value); // wakes the task, which must not go on
+    let bytes_max = budget.uncommitted_bytes + 2 * budget.pinned_bytes;
+    assert!(read() * 1_000 < bytes_max as i64, "{} records were read", read());
+    assert_eq!(pipeline.status().tasks[0].safe, 0);
+    log.release_commits("out");
+    until("all records", || pipeline.status().tasks[0].safe == 201);
+    let read_at_once = log.read_bytes_max("in");
+    assert!((2_000..=budget.pinned_bytes).contains(&read_at_once), "{read_at_once} bytes at once");
 }
 
 #[test]

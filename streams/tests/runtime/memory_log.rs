@@ -43,6 +43,10 @@ struct State {
     end: i64,
     refusal: Option<ErrorCode>,
     losses: Vec<ErrorCode>,
+    /// Commits wait, and who waits for them.
+    held: Option<Vec<Waker>>,
+    /// The most bytes that were read at once.
+    read_bytes_max: usize,
     wakers: Vec<Waker>,
 }
 
@@ -51,6 +55,21 @@ struct Known<T>(Option<Result<T, ErrorCode>>);
 impl<T: Send> Ticket<T> for Known<T> {
     fn poll(&mut self, _: &Waker) -> Poll<Result<T, ErrorCode>> {
         Poll::Ready(self.0.take().expect("asked once"))
+    }
+}
+
+/// A commit that waits while those of its partition are held.
+struct Commit(Arc<Partition>);
+
+impl Ticket for Commit {
+    fn poll(&mut self, waker: &Waker) -> Poll<Result<(), ErrorCode>> {
+        match &mut self.0.state.lock().held {
+            Some(waiting) => {
+                waiting.push(waker.clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -132,6 +151,21 @@ impl MemoryLog {
         self.partition(topic, 0).unwrap().state.lock().refusal = code;
     }
 
+    /// Lets commits to a topic's first partition wait until they are released.
+    pub(crate) fn hold_commits(&self, topic: &str) {
+        self.partition(topic, 0).unwrap().state.lock().held = Some(Vec::new());
+    }
+
+    pub(crate) fn release_commits(&self, topic: &str) {
+        let held = self.partition(topic, 0).unwrap().state.lock().held.take();
+        held.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// The most bytes that were read at once from a topic's first partition.
+    pub(crate) fn read_bytes_max(&self, topic: &str) -> usize {
+        self.partition(topic, 0).unwrap().state.lock().read_bytes_max
+    }
+
     pub(crate) fn fail_next_commits(&self, topic: &str, count: usize, code: ErrorCode) {
         self.partition(topic, 0).unwrap().state.lock().losses = vec![code; count];
     }
@@ -159,8 +193,7 @@ impl LogAccess for MemoryLog {
     }
 
     fn open(&self, tp: &TopicPartition) -> Option<Arc<dyn PartitionAccess>> {
-        let partition = self.partition(tp.topic.as_str(), tp.partition.0)?;
-        Some(partition)
+        Some(Arc::new(Replica(self.partition(tp.topic.as_str(), tp.partition.0)?)))
     }
 
     fn committed(
@@ -199,24 +232,36 @@ impl Partition {
     }
 }
 
-impl PartitionAccess for Partition {
+/// A partition, as a task sees it.
+struct Replica(Arc<Partition>);
+
+impl PartitionAccess for Replica {
     fn topic_id(&self) -> TopicId {
-        self.topic
+        self.0.topic
     }
 
     fn view(&self) -> View {
         View {
             log_start_offset: Offset(0),
-            high_watermark: Offset(self.state.lock().end),
+            high_watermark: Offset(self.0.state.lock().end),
             leader_epoch: LeaderEpoch(1),
             role: Role::Leader,
         }
     }
 
-    fn read(&self, from: Offset, _: usize) -> Result<Vec<Bytes>, ErrorCode> {
-        let state = self.state.lock();
+    fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Bytes>, ErrorCode> {
+        let mut state = self.0.state.lock();
         let is_wanted = |batch: &&Bytes| BatchHeader::parse(batch).unwrap().end_offset() > from;
-        Ok(state.batches.iter().filter(is_wanted).cloned().collect())
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        for batch in state.batches.iter().filter(is_wanted) {
+            if bytes > 0 && bytes + batch.len() > bytes_max {
+                break;
+            }
+            bytes += batch.len();
+            batches.push(batch.clone());
+        }
+        state.read_bytes_max = state.read_bytes_max.max(bytes);
+        Ok(batches)
     }
 
     fn timestamp_at(&self, _: Offset) -> Option<Timestamp> {
@@ -225,7 +270,7 @@ impl PartitionAccess for Partition {
 
     fn append(&self, batch: &Bytes) -> Result<Box<dyn Ticket>, AppendError> {
         let (refusal, loss) = {
-            let mut state = self.state.lock();
+            let mut state = self.0.state.lock();
             (state.refusal, state.losses.pop())
         };
         if let Some(code) = refusal {
@@ -234,12 +279,12 @@ impl PartitionAccess for Partition {
         if let Some(code) = loss {
             return Ok(Box::new(Known(Some(Err(code)))));
         }
-        self.place(batch);
-        Ok(Box::new(Known(Some(Ok(())))))
+        self.0.place(batch);
+        Ok(Box::new(Commit(self.0.clone())))
     }
 
     fn watch(&self, waker: Waker) -> Watch {
-        self.state.lock().wakers.push(waker);
+        self.0.state.lock().wakers.push(waker);
         Box::new(())
     }
 }
