@@ -40,6 +40,7 @@ use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::state::{Membership, ReplicaState, VoteState};
 
 mod append;
+mod attempts;
 mod config;
 mod cut;
 mod log_start;
@@ -55,6 +56,7 @@ pub(crate) use append::{create_segment, internal_of};
 pub(crate) use side_files::{newest_snapshot, producers_as_of, replay_producers};
 
 use append::{Burnt, Written};
+use attempts::Attempts;
 use ring::{Ring, RingEntry};
 use write_back::WriteBack;
 
@@ -93,6 +95,7 @@ pub struct PartitionLog {
     /// The commit in the row that was last handed to the flusher.
     saved_commit: LogIndex,
     burnt: Option<Burnt>,
+    attempts: Attempts,
     /// What the age of the last segment counts from: its first record's time, or the clock.
     active_since: Option<Timestamp>,
     /// Whether snapshots in flight hold the first index.
@@ -241,6 +244,7 @@ impl PartitionLog {
             producers: parts.producers,
             committed,
             burnt: None,
+            attempts: Attempts::default(),
             active_since: Some(first_timestamp).filter(|first| first.0 >= 0),
             is_held: false,
             outbox: parts.outbox,

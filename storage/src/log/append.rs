@@ -85,8 +85,8 @@ pub(crate) fn create_segment(
     let capacity = config.segment_bytes.max(SEGMENT_HEADER_BYTES + content_bytes);
     let file = disk.create(&path, capacity)?;
     if let Err(error) = file.write_at(0, &[IoSlice::new(&header.encode())]) {
-        // The id is used up. A header that is not whole is no segment to recovery; one that is
-        // whole stands for an empty segment at the end, which changes nothing.
+        // The id is used up. A header that is not whole is no segment to recovery; of one that is
+        // whole, a log that goes on must see to it that it never counts.
         super::best_effort(disk.remove(&path), "removal of a failed segment", &path);
         return Err(error);
     }
@@ -290,6 +290,7 @@ impl PartitionLog {
 
     /// Writes at the tail; a failure burns the position.
     fn write(&mut self, epoch: LeaderEpoch, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.renounce_attempts();
         let result = self.active.file.write_at(self.tail.position, parts);
         result.inspect_err(|_| self.burn(epoch))
     }
@@ -389,6 +390,7 @@ impl PartitionLog {
 
     /// Starts a new segment at `at`, which ends the older ones there. On an error nothing changes.
     pub(super) fn start_segment(&mut self, at: BatchStart, content_bytes: u64) -> io::Result<()> {
+        self.attempts.clear_away(&*self.disk)?;
         let id = self.ids.next_segment();
         let made = create_segment(
             &self.disk,
@@ -398,7 +400,10 @@ impl PartitionLog {
             at,
             content_bytes,
             &self.config,
-        )?;
+        );
+        let id = FileId { replica: self.replica, segment: id };
+        let made = made.inspect_err(|_| self.attempts.failed(&*self.disk, id))?;
+        self.renounce_attempts();
         self.outbox.push(made.item);
         let segments = Arc::make_mut(&mut self.segments);
         while let Some(last) = segments.pop_if(|last| last.header.base_index >= at.index) {

@@ -348,3 +348,39 @@ fn a_held_first_index_moves_when_it_is_released() {
     assert_eq!(log.log.first_index(), LogIndex(4));
     log.check();
 }
+
+/// A segment is not started, at the end or for a cut, but its header was written; the log goes on
+/// where it was, and dies.
+fn goes_on_after_a_failed_segment(seed: u64, is_cut: bool, is_removed: bool) {
+    let mut log = Harness::new(seed, small());
+    log.append(&[client_batch(1, 500, 1), client_batch(1, 500, 1)]).unwrap();
+    log.commit(LogIndex(2));
+    log.flush();
+    // After the file is created, its header fails in spite of being there whole.
+    let op = log.disk.op_count() + 1;
+    let plan = FaultPlan { written: 256, lasting: !is_removed, ..FaultPlan::once(op, Fault::Io) };
+    log.disk.fail(plan);
+    // Where it cannot be removed it is tried again and again: no more than one file is left.
+    for _ in 0..if is_removed { 1 } else { 3 } {
+        let failed =
+            if is_cut { log.cut(LogIndex(3)) } else { log.produce(&client_batch(1, 900, 1)) };
+        assert!(failed.is_err());
+    }
+    log.disk.heal();
+    log.produce(&client_batch(1, 10, 1)).unwrap();
+    log.flush();
+    let disk = if seed == 0 { log.disk.crash() } else { log.disk.power_cut(seed) };
+    log.reopen(disk);
+    log.log.commit_to(log.committed);
+    log.check();
+}
+
+#[test]
+fn a_segment_that_failed_to_start_never_ends_the_log() {
+    for seed in 0..30 {
+        for (is_cut, is_removed) in [(false, false), (false, true), (true, false), (true, true)] {
+            println!("seed {seed} cut {is_cut} removed {is_removed}");
+            goes_on_after_a_failed_segment(seed, is_cut, is_removed);
+        }
+    }
+}
