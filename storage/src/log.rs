@@ -52,7 +52,7 @@ mod write_back;
 
 pub use config::{AppendError, Durability, LogConfig, LogError, ReadError};
 
-pub(crate) use append::{create_segment, internal_of};
+pub(crate) use append::{Created, create_segment, internal_of};
 pub(crate) use side_files::{newest_snapshot, producers_as_of, replay_producers};
 
 use append::{Burnt, Written};

@@ -10,7 +10,7 @@ use super::ring::Ring;
 use super::{Ids, PartitionLog, ReadError};
 use crate::disk::Disk;
 use crate::flush::FlushItem;
-use crate::ids::{Generation, LogIndex, Place};
+use crate::ids::{Generation, LogIndex, Place, SegmentId};
 use crate::paths::index_file_name;
 use crate::producers::ProducerTable;
 use crate::read_view::ReadView;
@@ -23,6 +23,11 @@ use crate::snapshot::SnapshotManifest;
 impl PartitionLog {
     pub(crate) fn ids(&self) -> &Ids {
         &self.ids
+    }
+
+    /// The segment that is written to.
+    pub(crate) fn newest_segment(&self) -> SegmentId {
+        self.active.id.segment
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -47,6 +52,7 @@ impl PartitionLog {
         let index = manifest.index;
         assert!(index >= self.committed, "a snapshot never takes back what is committed");
         assert!(generation > self.state.generation, "generations only grow");
+        assert!(checked.active.id > self.active.id, "a log writes to its newest segment");
         let place = Place { segment: checked.active.id.segment, position: SEGMENT_HEADER_BYTES };
         let log_start_offset = self.state.log_start.offset.max(manifest.log_start.offset);
         self.state.generation = generation;

@@ -8,12 +8,12 @@ use super::SnapshotManifest;
 use crate::disk::Disk;
 use crate::epochs::Epochs;
 use crate::flush::{FlushItem, SegmentFile};
-use crate::ids::{Generation, LogIndex, ReplicaId, SegmentId};
+use crate::ids::{FileId, Generation, LogIndex, ReplicaId, SegmentId};
 use crate::index::{BatchStart, SegmentIndex};
 use crate::log::{
-    AppendError, LogConfig, PartitionLog, ReadError, create_segment, replay_producers,
+    AppendError, Created, Ids, LogConfig, PartitionLog, ReadError, create_segment, replay_producers,
 };
-use crate::paths::{index_file_name, producers_file_name, replica_dir};
+use crate::paths::{index_file_name, producers_file_name, replica_dir, segment_path};
 use crate::producers::ProducerTable;
 use crate::recovery::{epochs_of, scan_batches};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
@@ -162,38 +162,58 @@ impl SnapshotInstall {
         let path = self.dir.join(producers_file_name(index));
         let file = side_file::write(&*self.disk, &path, &producers.encode(index, epoch))?;
         file.sync()?;
-        let at = BatchStart {
-            position: SEGMENT_HEADER_BYTES,
-            index: index.next(),
-            offset: self.manifest.end_offset,
-            epoch_before: epoch,
-        };
-        let made = create_segment(
-            &self.disk,
-            self.replica,
-            self.active,
-            self.generation,
-            at,
-            0,
-            &self.config,
-        );
-        let made = match made {
+        let made = match self.start_active() {
             // A second attempt to finish.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(damaged(index, 0, "it was finished before"));
             }
             other => other?,
         };
+        segments.push(made.segment);
+        let epochs = epochs_of(&segments, self.manifest.log_start.first_index);
+        let (active, created) = (made.file, made.item);
+        self.checked = Some(Checked { segments, active, created, epochs, producers });
+        Ok(())
+    }
+
+    /// Creates the segment behind the snapshot, durably.
+    fn start_active(&self) -> io::Result<Created> {
+        let at = BatchStart {
+            position: SEGMENT_HEADER_BYTES,
+            index: self.manifest.index.next(),
+            offset: self.manifest.end_offset,
+            epoch_before: self.manifest.epoch,
+        };
+        let (replica, generation) = (self.replica, self.generation);
+        let made =
+            create_segment(&self.disk, replica, self.active, generation, at, 0, &self.config)?;
         made.file.file.sync()?;
         // The row that names the new generation says that all of it is durable: names, too, which
         // those of a replica that was created a moment ago are not.
         for dir in self.dir.ancestors() {
             self.disk.sync_dir(dir)?;
         }
-        segments.push(made.segment);
-        let epochs = epochs_of(&segments, self.manifest.log_start.first_index);
-        let (active, created) = (made.file, made.item);
-        self.checked = Some(Checked { segments, active, created, epochs, producers });
+        Ok(made)
+    }
+
+    /// Makes the segment behind the snapshot newer than all that the log has begun meanwhile: the
+    /// segment that a log writes to is its newest, which is what the row's durable place, and the
+    /// choice of the next id, rest on.
+    fn renew_active(&mut self, newest: SegmentId, ids: &Ids) -> io::Result<()> {
+        if self.active > newest {
+            return Ok(());
+        }
+        let old = segment_path(FileId { replica: self.replica, segment: self.active });
+        self.active = ids.next_segment();
+        let made = self.start_active()?;
+        let checked = self.checked.as_mut().expect("a snapshot is finished before it is installed");
+        checked.segments.pop();
+        checked.segments.push(made.segment);
+        (checked.active, checked.created) = (made.file, made.item);
+        if let Err(error) = self.disk.remove(&old) {
+            // An empty segment that a newer one supersedes.
+            tracing::debug!(path = %old.display(), %error, "it goes at the next start");
+        }
         Ok(())
     }
 
@@ -258,7 +278,7 @@ impl SnapshotInstall {
         let described = self.manifest.segments[part];
         let path = self.dir.join(crate::paths::segment_file_name(self.parts[part].0));
         let file = self.disk.open(&path, described.end_position)?;
-        let id = crate::ids::FileId { replica: self.replica, segment: self.parts[part].0 };
+        let id = FileId { replica: self.replica, segment: self.parts[part].0 };
         let file = Arc::new(SegmentFile { id, path, file });
         let header = crate::segment::SegmentHeader {
             id,
@@ -307,7 +327,14 @@ fn read_error(error: ReadError) -> InstallError {
 impl PartitionLog {
     /// Makes a finished snapshot the log: raft was shown it and took it. What the log had goes, and
     /// so does a burnt position. The switch is durable with the next flush.
-    pub fn install(&mut self, install: SnapshotInstall) -> Result<(), AppendError> {
+    ///
+    /// On an error the log is as it was, and the snapshot is lost.
+    pub fn install(&mut self, mut install: SnapshotInstall) -> Result<(), AppendError> {
+        let newest = self.newest_segment();
+        if let Err(error) = install.renew_active(newest, self.ids()) {
+            install.abandon();
+            return Err(error.into());
+        }
         let (manifest, generation, checked) = install.into_checked();
         self.replace(&manifest, generation, checked);
         Ok(())
