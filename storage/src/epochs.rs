@@ -1,11 +1,17 @@
 //! The leader epochs of a log: for each epoch, the batch that began it.
 //!
 //! One list answers raft's question for the term of an index and Kafka's for the end of an epoch
-//! (`LeaderEpochFileCache`). It is not stored: it is put together from the segments, whose headers
-//! and indexes name the epochs that begin in them.
+//! (`LeaderEpochFileCache`). It is put together from the segments, whose headers and indexes name
+//! the epochs that begin in them.
+//!
+//! The newest part of it lies in the replica's row too, under a checksum, because nothing else
+//! proves the epoch that stands in a batch: the batch's own checksum begins behind it. A row is
+//! saved before the first batch of an epoch, so [`Epochs::allows`] can refuse every epoch that a
+//! batch was not written with, wherever in the log it lies.
 //!
 //! **Invariant:** epochs, indexes and (weakly) offsets rise along the list.
 
+use bytes::{Buf, BufMut, Bytes};
 use vltava_protocol::ids::{LeaderEpoch, Offset};
 
 use crate::ids::LogIndex;
@@ -21,8 +27,12 @@ pub struct EpochStart {
     pub first_offset: Offset,
 }
 
+/// Epochs that a row remembers. A log has as many as it saw elections; of those before the newest
+/// so many, only the bounds are known to the row.
+const IN_ROW_MAX: usize = 256;
+
 /// The epochs of a log, oldest first.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Epochs {
     /// Epoch of the batch before the first one that the log still has.
     before: LeaderEpoch,
@@ -34,6 +44,66 @@ impl Epochs {
     /// The list of a log that begins at `first_index`, after a batch of epoch `before`.
     pub fn new(before: LeaderEpoch, first_index: LogIndex) -> Self {
         Self { before, first_index, starts: Vec::new() }
+    }
+
+    /// The first batch that the list knows of, and the epoch of the one before it.
+    pub(crate) fn start(&self) -> (LogIndex, LeaderEpoch) {
+        (self.first_index, self.before)
+    }
+
+    /// Appends the list to a record. See the write-ahead records.
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
+        to.put_u64(self.first_index.0);
+        to.put_i32(self.before.0);
+        to.put_u32(u32::try_from(self.starts.len()).expect("fewer than the elections of a log"));
+        for start in &self.starts {
+            to.put_i32(start.epoch.0);
+            to.put_u64(start.first_index.0);
+            to.put_i64(start.first_offset.0);
+        }
+    }
+
+    /// Takes a list from the front; none if there is none, or its epochs do not rise.
+    pub(crate) fn decode(from: &mut Bytes) -> Option<Self> {
+        let first_index = LogIndex(from.try_get_u64().ok()?);
+        let before = LeaderEpoch(from.try_get_i32().ok()?);
+        let mut list = Self::new(before, first_index);
+        let mut index_min = first_index;
+        for _ in 0..from.try_get_u32().ok()? {
+            let start = EpochStart {
+                epoch: LeaderEpoch(from.try_get_i32().ok()?),
+                first_index: LogIndex(from.try_get_u64().ok()?),
+                first_offset: Offset(from.try_get_i64().ok()?),
+            };
+            if start.epoch <= list.last() || start.first_index < index_min {
+                return None;
+            }
+            index_min = start.first_index.next();
+            list.starts.push(start);
+        }
+        Some(list)
+    }
+
+    /// Whether the batch at `index` was written with `epoch`: exactly known from the first index of
+    /// the list on; before it, epochs were lower.
+    pub(crate) fn allows(&self, index: LogIndex, epoch: LeaderEpoch) -> bool {
+        if index < self.first_index { epoch <= self.before } else { self.at(index) == Some(epoch) }
+    }
+
+    /// Whether this list of a log that ends before `end` names the epochs that `row` remembers.
+    pub(crate) fn agrees_with(&self, row: &Self, end: LogIndex) -> bool {
+        let here = self.starts.iter().filter(|start| start.first_index >= row.first_index);
+        let in_log = self.first_index..end;
+        here.eq(row.starts.iter().filter(|start| in_log.contains(&start.first_index)))
+    }
+
+    /// The list as a row keeps it: the newest epochs.
+    pub(crate) fn for_row(&self) -> Self {
+        let mut list = self.clone();
+        if let Some(gone) = list.starts.len().checked_sub(IN_ROW_MAX).filter(|gone| *gone > 0) {
+            list.advance(list.starts[gone].first_index);
+        }
+        list
     }
 
     /// The epoch in force at the end of the log.
@@ -59,7 +129,7 @@ impl Epochs {
         self.starts.retain(|start| start.first_index < index);
     }
 
-    /// Forgets the batches before `index`, which was the start of a segment.
+    /// Forgets the batches before `index`.
     pub fn advance(&mut self, index: LogIndex) {
         assert!(index >= self.first_index, "the start of a log never goes back");
         let gone = self.starts.partition_point(|start| start.first_index < index);
@@ -164,5 +234,27 @@ mod tests {
         let end = |epoch| epochs.end_offset_for(LeaderEpoch(epoch), Offset(12), Offset(30));
         assert_eq!(end(4), (LeaderEpoch(4), Offset(25)));
         assert_eq!(end(3), (LeaderEpoch(3), Offset(12)));
+    }
+
+    #[test]
+    fn a_row_keeps_the_newest() {
+        let mut all = Epochs::new(LeaderEpoch(1), LogIndex(2));
+        for epoch in 2..=600 {
+            all.push(LeaderEpoch(epoch), LogIndex(3 * epoch as u64), Offset(0));
+        }
+        let row = all.for_row();
+        assert_eq!(row.starts().len(), IN_ROW_MAX);
+        assert!(all.agrees_with(&row, LogIndex(1801)));
+        for index in [3 * 345, 3 * 345 + 2, 1800, 1801] {
+            let epoch = all.at(LogIndex(index)).unwrap();
+            assert!(row.allows(LogIndex(index), epoch));
+            assert!(!row.allows(LogIndex(index), LeaderEpoch(epoch.0 - 1)), "{index}");
+            assert!(!row.allows(LogIndex(index), LeaderEpoch(epoch.0 + 1)), "{index}");
+        }
+        assert!(row.allows(LogIndex(6), LeaderEpoch(2)));
+        assert!(!row.allows(LogIndex(6), LeaderEpoch(345)), "an epoch that began later");
+        let mut bytes = Vec::new();
+        row.encode(&mut bytes);
+        assert_eq!(Epochs::decode(&mut bytes.into()), Some(row));
     }
 }

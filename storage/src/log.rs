@@ -165,14 +165,15 @@ impl PartitionLog {
         mut state: ReplicaState,
     ) -> Result<Self, LogError> {
         state.unsynced = config.durability == Durability::PageCache;
-        assert!(state.log_start.first_index > LogIndex(0), "index 0 is before every log");
+        let start = state.log_start;
+        state.epochs = Epochs::new(start.epoch_before, start.first_index);
+        assert!(start.first_index > LogIndex(0), "index 0 is before every log");
         let dir = replica_dir(replica);
         // The directory itself stays if it is there: its name may be taken for durable.
         disk.create_dir(&dir)?;
         for name in disk.list(&dir)? {
             disk.remove(&dir.join(name))?;
         }
-        let start = state.log_start;
         let at = BatchStart {
             position: SEGMENT_HEADER_BYTES,
             index: start.first_index,
@@ -429,6 +430,15 @@ impl PartitionLog {
         let known = self.state.vote.commit.min(self.committed);
         let needed = self.state.memberships.iter().rposition(|(index, _)| *index <= known);
         self.state.memberships.drain(..needed.unwrap_or(0));
+    }
+
+    /// Saves which epochs the log has, if that changed: before any batch that is told by it.
+    fn save_epochs(&mut self) {
+        let epochs = self.epochs.for_row();
+        if self.state.epochs != epochs {
+            self.state.epochs = epochs;
+            self.save_state();
+        }
     }
 
     fn save_state(&mut self) {

@@ -14,10 +14,11 @@ use vltava_protocol::ids::{LeaderEpoch, Offset};
 
 use crate::bugs::{Bug, planted};
 use crate::ids::{LogIndex, Place};
+use crate::index::BatchStart;
 use crate::log::ReadError;
-use crate::scan::{Access, Walker};
+use crate::scan::Access;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
-use crate::segments::{read_batches, walk_error};
+use crate::segments::{Trail, read_batches};
 use crate::slice::LogSlice;
 
 /// Where a log publishes its view; the lock is held for a copy of a few words.
@@ -140,15 +141,14 @@ impl ReadView {
         after.saturating_sub(1)
     }
 
-    pub(crate) fn walker(
+    pub(crate) fn trail<'a>(
         &self,
-        segment: &Segment,
-        from: u64,
-        end: u64,
-    ) -> Result<Walker, ReadError> {
-        let place = Place { segment: segment.header.id.segment, position: from };
+        segment: &'a Segment,
+        from: BatchStart,
+    ) -> Result<Trail<'a>, ReadError> {
+        let place = Place { segment: segment.header.id.segment, position: from.position };
         let access = if place >= self.recent { Access::Mapped } else { Access::Pread };
-        Ok(Walker::new(segment.file()?, end, access))
+        Ok(Trail::begin(segment, from, access)?)
     }
 
     /// The batches of one segment from `from` to `limit`, of `budget` bytes at most.
@@ -160,26 +160,19 @@ impl ReadView {
         budget: u64,
         force: bool,
     ) -> Result<Option<Part>, ReadError> {
-        let (start_at, end) = {
-            let sparse = segment.index.read();
-            let begin = sparse.before_offset(from.max(segment.header.base_offset));
-            (begin.position, sparse.end())
-        };
-        let mut walker = self.walker(segment, start_at, end.position)?;
-        let mut start = start_at;
+        let begin = segment.index.read().before_offset(from.max(segment.header.base_offset));
+        let mut trail = self.trail(segment, begin)?;
         let first = loop {
-            if start >= end.position {
-                return Ok(None);
-            }
-            let header = walker.header(start).map_err(|error| walk_error(segment, error))?;
+            let Some(header) = trail.here()? else { return Ok(None) };
             if header.end_offset() > from && !header.is_internal() {
                 break header;
             }
-            start += header.size() as u64;
+            trail.pass(&header);
         };
         if first.base_offset >= limit {
             return Ok(None);
         }
+        let (start, end) = (trail.at().position, trail.end());
         let hard = start.saturating_add(budget);
         if start + first.size() as u64 > hard {
             let end = if force { start + first.size() as u64 } else { start };
@@ -189,21 +182,23 @@ impl ReadView {
             return Ok(Some(Part { range: start..end.position, full: false }));
         }
         // Everything before this entry lies before the limit and within the budget.
-        let mut stop = {
+        let stop = {
             let sparse = segment.index.read();
             let by_offset = if end.offset <= limit { end } else { sparse.before_offset(limit) };
             let by_bytes = if end.position <= hard { end } else { sparse.before_position(hard) };
-            by_offset.position.min(by_bytes.position).max(start)
+            if by_offset.position < by_bytes.position { by_offset } else { by_bytes }
         };
-        while stop < end.position {
-            let header = walker.header(stop).map_err(|error| walk_error(segment, error))?;
-            let next = stop + header.size() as u64;
+        if stop.position > start {
+            trail.skip_to(stop);
+        }
+        while let Some(header) = trail.here()? {
+            let next = trail.at().position + header.size() as u64;
             if header.base_offset >= limit || next > hard {
                 break;
             }
-            stop = next;
+            trail.pass(&header);
         }
-        Ok(Some(Part { range: start..stop, full: true }))
+        Ok(Some(Part { range: start..trail.at().position, full: true }))
     }
 }
 

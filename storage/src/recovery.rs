@@ -34,10 +34,10 @@ use crate::log::{
 use crate::paths::{
     index_file_name, parse_producers_file_name, parse_segment_file_name, replica_dir, segment_path,
 };
-use crate::scan::{Access, WalkError, Walker, read_at};
+use crate::scan::{Access, read_at};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::segment_header::HeaderError;
-use crate::segments::walk_indexes;
+use crate::segments::{Trail, walk_indexes};
 use crate::side_file;
 use crate::state::ReplicaState;
 
@@ -395,7 +395,8 @@ impl Recovery<'_> {
         index.rewind_to_position(found.length.min(durable));
         index.rewind(limit.unwrap_or(LogIndex(u64::MAX)));
         let from = index.end().position;
-        let bad = scan_batches(&mut index, file, found.length, limit, durable)?;
+        let known = &self.state.epochs;
+        let bad = scan_batches(&mut index, file, found.length, limit, durable, known)?;
         let end = index.end().position;
         if stored_end > end {
             // It speaks of bytes that were lost, and others may be written in their place.
@@ -514,6 +515,10 @@ impl Recovery<'_> {
         }
         check_last_batch(&segments)?;
         let epochs = epochs_of(&segments, first_index);
+        if !epochs.agrees_with(&self.state.epochs, end.index) {
+            let reason = "the epochs of its indexes are not those of the row";
+            return Err(damaged(segments[0].header.id.segment, 0, reason));
+        }
         let committed = self.state.vote.commit.min(last).max(first_index.prev());
         if self.state.vote.commit > last {
             let reason = "committed batches are gone";
@@ -530,10 +535,15 @@ impl Recovery<'_> {
         let durable = Some(Place { segment: active.id.segment, position: end.position });
         let unsynced = self.config.durability == Durability::PageCache;
         self.report.was_unsynced = self.state.unsynced;
-        if self.state.durable < durable || self.state.unsynced != unsynced {
+        let known = epochs.for_row();
+        if self.state.durable < durable
+            || self.state.unsynced != unsynced
+            || self.state.epochs != known
+        {
             // True from here on: everything was synced above.
             self.state.durable = self.state.durable.max(durable);
             self.state.unsynced = unsynced;
+            self.state.epochs = known;
             let (replica, state) = (self.replica, self.state.clone());
             self.outbox.insert(0, FlushItem::State { replica, state });
         }
@@ -565,29 +575,22 @@ fn check_last_batch(segments: &[Arc<Segment>]) -> Result<(), RecoverError> {
     let filled = segments.iter().rev().find(|segment| segment.bytes() > 0);
     let Some(segment) = filled else { return Ok(()) };
     let id = segment.header.id.segment;
-    let (from, end) = {
+    let from = {
         let index = segment.index.read();
-        (index.before_index(index.end().index.prev()).position, index.end().position)
+        index.before_index(index.end().index.prev())
     };
-    let mut walker = Walker::new(segment.file()?, end, Access::Pread);
-    let mut position = from;
-    loop {
-        let header = match walker.header(position) {
-            Ok(header) => header,
-            Err(WalkError::Io(error)) => return Err(error.into()),
-            Err(error) => return Err(damaged(id, position, &error.to_string())),
-        };
-        let next = position + header.size() as u64;
-        if next < end {
-            position = next;
-            continue;
-        }
-        let bytes = walker.whole(position, header.size())?;
-        if !verify_crc(&bytes) {
-            return Err(damaged(id, position, "the last batch does not fit its checksum"));
-        }
-        return Ok(());
+    let mut trail = Trail::begin(segment, from, Access::Pread)?;
+    let mut last = None;
+    while let Some(header) = trail.here()? {
+        last = Some((trail.at().position, header.size()));
+        trail.pass(&header);
     }
+    if let Some((position, size)) = last
+        && !verify_crc(&trail.whole(position, size)?)
+    {
+        return Err(damaged(id, position, "the last batch does not fit its checksum"));
+    }
+    Ok(())
 }
 
 fn damaged(segment: SegmentId, position: u64, reason: &str) -> RecoverError {

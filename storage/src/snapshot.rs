@@ -14,6 +14,7 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes};
 use vltava_protocol::ids::{LeaderEpoch, Offset};
 
+use crate::epochs::Epochs;
 use crate::ids::{LogIndex, ReplicaId};
 use crate::log::{PartitionLog, ReadError, newest_snapshot};
 use crate::producers::ProducerTable;
@@ -65,6 +66,8 @@ pub struct SnapshotManifest {
     pub memberships: Vec<(LogIndex, Membership)>,
     /// The segments, oldest first; none if nothing was ever committed.
     pub segments: Vec<ManifestSegment>,
+    /// The leader epochs of the log up to `index`.
+    pub epochs: Epochs,
     /// Producer state as of some batch at or before `index`, as a framed file; or nothing. The
     /// batches behind it tell the rest.
     pub producers: Bytes,
@@ -118,6 +121,7 @@ impl SnapshotManifest {
             body.put_i32(segment.epoch_before.0);
             body.put_u64(segment.end_position);
         }
+        self.epochs.encode(&mut body);
         body.put_slice(&self.producers);
         side_file::encode(MAGIC, &body)
     }
@@ -158,8 +162,9 @@ impl SnapshotManifest {
                 end_position: body.try_get_u64().ok()?,
             });
         }
+        let epochs = Epochs::decode(&mut body)?;
         let producers = body;
-        Some(Self { index, epoch, end_offset, log_start, memberships, segments, producers })
+        Some(Self { index, epoch, end_offset, log_start, memberships, segments, epochs, producers })
     }
 
     /// Whether the parts fit together, as far as they can without the batches.
@@ -182,7 +187,15 @@ impl SnapshotManifest {
             }
             _ => start.first_index == self.index.next() && start.epoch_before == self.epoch,
         };
-        rises && positions && bounds && start.offset <= self.end_offset && start.offset.0 >= 0
+        let epochs = self.epochs.start() == (start.first_index, start.epoch_before)
+            && self.epochs.last() == self.epoch
+            && self.epochs.starts().last().is_none_or(|last| last.first_index <= self.index);
+        rises
+            && positions
+            && bounds
+            && epochs
+            && start.offset <= self.end_offset
+            && start.offset.0 >= 0
     }
 }
 
@@ -216,6 +229,8 @@ impl PartitionLog {
                 }
             })
             .collect();
+        let mut epochs = self.epochs().clone();
+        epochs.truncate(index.next());
         let current = self.state().memberships.iter().rev().find(|(from, _)| *from <= index);
         Ok(SnapshotManifest {
             index,
@@ -224,6 +239,7 @@ impl PartitionLog {
             log_start: self.state().log_start,
             memberships: current.cloned().into_iter().collect(),
             segments,
+            epochs,
             producers: self.producers_at_or_before(index, epoch),
         })
     }

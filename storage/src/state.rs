@@ -4,6 +4,7 @@
 
 use vltava_protocol::ids::{LeaderEpoch, Offset};
 
+use crate::epochs::Epochs;
 use crate::ids::{Generation, LogIndex, Place, ReplicaId};
 
 /// Raft's hard state: the term, the vote in it, and how far the log was known to be committed.
@@ -64,6 +65,10 @@ pub struct ReplicaState {
     /// it was last synced. If the operating system dies while this is set, a tail may be lost that
     /// was acknowledged; while it is not set, a missing tail is damage.
     pub unsynced: bool,
+    /// The newest epochs of the log. An epoch is in a row that is saved before its first batch is,
+    /// so every batch of the log can be held against this list. It may name epochs past the end of
+    /// a log that lost a tail.
+    pub epochs: Epochs,
     /// All bytes of the log before this place were synced in their segment files. Kept by the
     /// flusher; whoever saves a row leaves it as it is.
     pub durable: Option<Place>,

@@ -14,7 +14,6 @@ use vltava_protocol::record::{Codec, Records, TimestampType};
 use crate::log::{ReadError, damaged};
 use crate::read_view::ReadView;
 use crate::segment::Segment;
-use crate::segments::walk_error;
 
 /// Bytes that one batch may inflate to; batches were let in with a lower bound.
 const INFLATED_BYTES_MAX: usize = 1 << 30;
@@ -61,28 +60,26 @@ impl ReadView {
     /// The greatest timestamp of a segment's readable batches.
     fn greatest_in(&self, segment: &Arc<Segment>) -> Result<Option<Timestamp>, ReadError> {
         let whole = segment.header.base_offset >= self.log_start_offset;
-        let (mut position, mut greatest, end) = {
+        let (from, mut greatest) = {
             let sparse = segment.index.read();
-            let end = sparse.end();
             if whole {
                 // Exact up to the entry, whatever was cut off behind it.
                 let before = sparse.max_timestamp_before(self.high_watermark);
-                let position = sparse.before_offset(self.high_watermark).position;
-                (position, Some(before).filter(|before| before.0 >= 0), end)
+                let from = sparse.before_offset(self.high_watermark);
+                (from, Some(before).filter(|before| before.0 >= 0))
             } else {
-                (sparse.before_offset(self.log_start_offset).position, None, end)
+                (sparse.before_offset(self.log_start_offset), None)
             }
         };
-        let mut walker = self.walker(segment, position, end.position)?;
-        while position < end.position {
-            let header = walker.header(position).map_err(|error| walk_error(segment, error))?;
+        let mut trail = self.trail(segment, from)?;
+        while let Some(header) = trail.here()? {
             if header.base_offset >= self.high_watermark {
                 break;
             }
             if !header.is_internal() && header.end_offset() > self.log_start_offset {
                 greatest = greatest.max(Some(header.max_timestamp));
             }
-            position += header.size() as u64;
+            trail.pass(&header);
         }
         Ok(greatest)
     }
@@ -92,15 +89,14 @@ impl ReadView {
         segment: &Arc<Segment>,
         timestamp: Timestamp,
     ) -> Result<Option<TimedOffset>, ReadError> {
-        let (by_time, by_offset, end) = {
+        let from = {
             let sparse = segment.index.read();
-            let by_time = sparse.before_timestamp(timestamp).position;
-            (by_time, sparse.before_offset(self.log_start_offset).position, sparse.end())
+            let by_time = sparse.before_timestamp(timestamp);
+            let by_offset = sparse.before_offset(self.log_start_offset);
+            if by_time.position > by_offset.position { by_time } else { by_offset }
         };
-        let mut position = by_time.max(by_offset);
-        let mut walker = self.walker(segment, position, end.position)?;
-        while position < end.position {
-            let header = walker.header(position).map_err(|error| walk_error(segment, error))?;
+        let mut trail = self.trail(segment, from)?;
+        while let Some(header) = trail.here()? {
             if header.base_offset >= self.high_watermark {
                 break;
             }
@@ -108,14 +104,15 @@ impl ReadView {
                 && header.end_offset() > self.log_start_offset
                 && header.max_timestamp >= timestamp;
             if candidate {
-                let batch = walker.whole(position, header.size())?;
+                let position = trail.at().position;
+                let batch = trail.whole(position, header.size())?;
                 let found = first_record(&header, &batch, timestamp, self.log_start_offset)
                     .map_err(|reason| damaged(segment.header.id.segment, position, &reason))?;
                 if let Some((offset, at)) = found {
                     return Ok(Some((offset, at, header.leader_epoch)));
                 }
             }
-            position += header.size() as u64;
+            trail.pass(&header);
         }
         Ok(None)
     }

@@ -331,7 +331,10 @@ impl PartitionLog {
             assert_eq!(sparse.end().position, position, "batches lie one behind the other");
             sparse.push(&header, internal.map(|internal| internal.kind));
         }
-        self.epochs.push(header.leader_epoch, index, header.base_offset);
+        if header.leader_epoch > self.epochs.last() {
+            self.epochs.push(header.leader_epoch, index, header.base_offset);
+            self.save_epochs();
+        }
         self.producers.apply(&header, now);
         if let Some((producer, epoch)) = internal.and_then(|internal| internal.fence) {
             self.producers.fence(producer, epoch);

@@ -42,6 +42,8 @@ impl PartitionLog {
             self.ring.truncate(from);
         }
         self.epochs.truncate(from);
+        // Behind the creation: until that is durable the batches that were cut off are the log.
+        self.save_epochs();
         self.producers = producers;
         best_effort(self.remove_snapshots(from), "removing producer snapshots", &self.dir);
         self.publish_view();

@@ -66,6 +66,7 @@ impl PartitionLog {
         self.state.log_start.first_index = first.base_index;
         self.state.log_start.epoch_before = first.epoch_before;
         self.epochs.advance(first.base_index);
+        self.state.epochs = self.epochs.for_row();
         self.ring.drop_to(first.base_index.prev());
         self.left.retain(|left| left.header.base_index >= first.base_index);
         self.save_state();

@@ -61,6 +61,7 @@ impl PartitionLog {
         self.state.memberships.clone_from(&manifest.memberships);
         self.state.vote.commit = self.state.vote.commit.max(index);
         self.state.durable = Some(place);
+        self.state.epochs = checked.epochs.for_row();
         let old = std::mem::replace(&mut self.segments, Arc::new(checked.segments));
         self.active = checked.active;
         self.first_written = self.active.id.segment;

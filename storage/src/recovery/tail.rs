@@ -7,6 +7,7 @@ use vltava_protocol::record::batch::{BatchHeader, verify_crc};
 use vltava_protocol::record::control::InternalKind;
 
 use super::TAIL_CHUNK_BYTES;
+use crate::epochs::Epochs;
 use crate::flush::SegmentFile;
 use crate::ids::LogIndex;
 use crate::index::{BatchStart, SegmentIndex};
@@ -14,14 +15,16 @@ use crate::log::internal_of;
 use crate::scan::{Access, WalkError, Walker, read_at};
 
 /// Takes the batches of a file into its index, up to `limit` or `length`: by their headers below the
-/// position `durable`, with their checksums above it. Returns what is wrong with the bytes at the
-/// index's end, if that is why it ends there.
+/// position `durable`, with their checksums above it and at the limit, and everywhere with an epoch
+/// of the list.
+/// Returns what is wrong with the bytes at the index's end, if that is why it ends there.
 pub(crate) fn scan_batches(
     index: &mut SegmentIndex,
     file: &Arc<SegmentFile>,
     length: u64,
     limit: Option<LogIndex>,
     durable: u64,
+    epochs: &Epochs,
 ) -> io::Result<Option<String>> {
     let mut walker = Walker::new(file.clone(), length, Access::Pread);
     loop {
@@ -29,7 +32,9 @@ pub(crate) fn scan_batches(
         if limit.is_some_and(|limit| at.index >= limit) || at.position >= length {
             return Ok(None);
         }
-        match next_batch(&mut walker, at, at.position < durable)? {
+        // Behind the last one no header tells whether its length is right; its checksum does.
+        let is_last = limit == Some(at.index.next());
+        match next_batch(&mut walker, at, at.position < durable && !is_last, epochs)? {
             Ok((header, kind)) => index.push(&header, kind),
             Err(reason) => return Ok(Some(reason)),
         }
@@ -39,16 +44,27 @@ pub(crate) fn scan_batches(
 type NextBatch = Result<(BatchHeader, Option<InternalKind>), String>;
 
 /// The batch at `at`, or what is wrong with the bytes there.
-fn next_batch(walker: &mut Walker, at: BatchStart, durable: bool) -> io::Result<NextBatch> {
+fn next_batch(
+    walker: &mut Walker,
+    at: BatchStart,
+    durable: bool,
+    epochs: &Epochs,
+) -> io::Result<NextBatch> {
     let header = match walker.header(at.position) {
         Ok(header) => header,
         Err(WalkError::Io(error)) => return Err(error),
         Err(error @ WalkError::Bad { .. }) => return Ok(Err(error.to_string())),
     };
-    if header.base_offset != at.offset || header.leader_epoch < at.epoch_before {
+    let BatchHeader { base_offset, leader_epoch, .. } = header;
+    if base_offset != at.offset
+        || leader_epoch < at.epoch_before
+        || !epochs.allows(at.index, leader_epoch)
+    {
+        let BatchStart { index, offset, epoch_before, .. } = at;
+        let expected = epochs.at(index).unwrap_or(epoch_before);
         return Ok(Err(format!(
-            "a batch of offset {} and epoch {} where {} and at least {} belong",
-            header.base_offset, header.leader_epoch, at.offset, at.epoch_before
+            "a batch of offset {base_offset} and epoch {leader_epoch} where offset {offset} and \
+             epoch {expected} belong"
         )));
     }
     // Internal batches are small and read whole in any case: their kind is in the payload.

@@ -7,6 +7,7 @@ use vltava_protocol::record::control::InternalKind;
 
 use super::RecoverError;
 use crate::disk::Disk;
+use crate::flush::FlushItem;
 use crate::ids::{FileId, LogIndex, SegmentId};
 use crate::log::model::{Harness, REPLICA, client_batch, small};
 use crate::log::{Durability, LogConfig};
@@ -55,6 +56,109 @@ fn damage_below_the_durable_place_condemns_the_replica() {
             }
         }
     }
+}
+
+/// Three segments, two epochs, and where each batch begins.
+fn two_epochs() -> (Harness, Vec<(u64, u64)>) {
+    let mut log = Harness::new(1, config());
+    log.epoch = LeaderEpoch(2);
+    log.internal(InternalKind::Noop, &[]).unwrap();
+    for _ in 0..4 {
+        log.produce(&client_batch(1, 200, 1)).unwrap();
+    }
+    log.epoch = LeaderEpoch(3);
+    log.internal(InternalKind::Noop, &[]).unwrap();
+    for _ in 0..4 {
+        log.produce(&client_batch(1, 200, 1)).unwrap();
+    }
+    log.commit(log.last_index());
+    log.flush();
+    let mut places = Vec::new();
+    for segment in log.log.all_segments() {
+        let (mut position, index) = (64, segment.index.read());
+        for at in segment.header.base_index.0..index.end().index.0 {
+            places.push((segment.header.id.segment.0, position));
+            position += log.batch_at(LogIndex(at)).bytes.len() as u64;
+        }
+    }
+    (log, places)
+}
+
+#[test]
+fn no_damaged_prefix_is_believed() {
+    let (whole, places) = two_epochs();
+    assert_eq!(whole.log.all_segments().count(), 3);
+    for (segment, at) in places {
+        for position in at..at + 17 {
+            for has_indexes in [false, true] {
+                let (mut log, _) = two_epochs();
+                for id in 1..=3 {
+                    if !has_indexes {
+                        let index_file = replica_dir(REPLICA).join(index_file_name(SegmentId(id)));
+                        let _gone = log.disk.remove(&index_file);
+                    }
+                }
+                assert!(log.disk.corrupt(&path(segment), position));
+                let disk = log.disk.crash();
+                match log.try_reopen(&disk) {
+                    Err(RecoverError::Damaged { .. }) => continue,
+                    Err(error) => panic!("{error}"),
+                    Ok((recovered, _)) => (log.log, log.disk) = (recovered, disk),
+                }
+                // An index knows what the segment holds; whoever reads it is told.
+                assert!(has_indexes, "segment {segment} position {position} was not noticed");
+                assert_eq!(log.log.epochs(), whole.log.epochs());
+                log.log.commit_to(log.last_index());
+                let (first, end) = (log.log.first_index(), log.last_index().next());
+                let mut read = Ok(Vec::new());
+                for index in first.0..end.0 {
+                    let one = log.log.batches(LogIndex(index)..LogIndex(index + 1), 1);
+                    read = read.and(one);
+                }
+                assert!(read.is_err(), "segment {segment} position {position} was replicated");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_epoch_above_the_durable_place_ends_the_log() {
+    for position in 12..16 {
+        let (mut log, places) = two_epochs();
+        let (segment, last) = places[places.len() - 1];
+        log.durable.insert(SegmentId(segment), last);
+        assert!(log.disk.corrupt(&path(segment), last + position));
+        let disk = log.disk.crash();
+        let report = log.reopen(disk);
+        assert_eq!(report.end_index, LogIndex(places.len() as u64));
+        assert_eq!(log.log.epochs().last(), LeaderEpoch(3));
+    }
+}
+
+#[test]
+fn epochs_past_a_lost_tail_are_forgotten() {
+    let config = LogConfig { durability: Durability::PageCache, ..config() };
+    let mut log = Harness::new(1, config);
+    log.produce(&client_batch(1, 200, 1)).unwrap();
+    log.flush();
+    let end = 64 + log.batch_at(LogIndex(2)).bytes.len() as u64;
+    log.produce(&client_batch(1, 200, 1)).unwrap();
+    log.epoch = LeaderEpoch(2);
+    log.internal(InternalKind::Noop, &[]).unwrap();
+    log.flush();
+    // The batch in memory is lost, and all behind it.
+    assert!(log.disk.corrupt(&path(1), end + 100));
+    log.durable.insert(SegmentId(1), end);
+    let disk = log.disk.crash();
+    assert_eq!(log.reopen(disk).end_index, LogIndex(2));
+    log.model.truncate(1);
+    log.epoch = LeaderEpoch(1);
+    // The same indexes in an older epoch, of which no row speaks when they are written.
+    log.append(&[client_batch(1, 10, 1), client_batch(1, 10, 1)]).unwrap();
+    log.flush();
+    let disk = log.disk.crash();
+    assert_eq!(log.reopen(disk).end_index, LogIndex(4));
+    log.check();
 }
 
 #[test]
@@ -115,7 +219,9 @@ fn page_cache_topics_hand_over_no_data_writes() {
     assert!(log.log.take_flush_items().is_empty());
     log.epoch = LeaderEpoch(2);
     log.internal(InternalKind::Noop, &[]).unwrap();
-    assert_eq!(log.log.take_flush_items().len(), 1);
+    // The batch, and before it the row that knows its epoch.
+    let items = log.log.take_flush_items();
+    assert!(matches!(items[..], [FlushItem::State { .. }, FlushItem::Write { .. }]));
 }
 
 #[test]

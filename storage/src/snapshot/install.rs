@@ -289,7 +289,9 @@ impl SnapshotInstall {
         };
         let mut index = SegmentIndex::new(&header, self.config.index_interval_bytes);
         let length = described.end_position;
-        if let Some(reason) = scan_batches(&mut index, &file, length, None, 0)? {
+        if let Some(reason) =
+            scan_batches(&mut index, &file, length, None, 0, &self.manifest.epochs)?
+        {
             return Err(damaged(described.base_index, index.end().position, &reason));
         }
         let end = index.end();

@@ -14,7 +14,9 @@
 //!        first_index u64, epoch_before i32, offset i64,
 //!        memberships: count u32 of { index u64, 4 lists of ids, auto_leave u8 },
 //!        abstaining: 0 | 1 | 2, index u64; unsynced u8,
-//!        durable: 0 | 1, segment u64, position u64
+//!        durable: 0 | 1, segment u64, position u64, epochs
+//!
+//! epochs = first_index u64, before i32, count u32 of { epoch i32, first_index u64, offset i64 }
 //! ```
 //!
 //! All big-endian. A kind that is not listed is an error, never skipped: a record that was not
@@ -23,6 +25,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use vltava_protocol::ids::{LeaderEpoch, Offset};
 
+use crate::epochs::Epochs;
 use crate::ids::{FileId, Generation, LogIndex, Place, ReplicaId, SegmentId};
 use crate::node::NodeState;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -212,6 +215,7 @@ fn put_state(to: &mut Vec<u8>, state: &ReplicaState) {
             to.put_u64(place.position);
         }
     }
+    state.epochs.encode(to);
 }
 
 fn take_replica(from: &mut Bytes) -> Option<ReplicaId> {
@@ -308,7 +312,17 @@ fn take_state(from: &mut Bytes) -> Option<ReplicaState> {
     } else {
         None
     };
-    Some(ReplicaState { generation, vote, log_start, memberships, abstaining, unsynced, durable })
+    let epochs = Epochs::decode(from)?;
+    Some(ReplicaState {
+        generation,
+        vote,
+        log_start,
+        memberships,
+        abstaining,
+        unsynced,
+        epochs,
+        durable,
+    })
 }
 
 #[cfg(test)]
@@ -325,6 +339,9 @@ mod tests {
             learners_next: vec![ReplicaId(9)],
             auto_leave: true,
         };
+        let mut epochs = Epochs::new(LeaderEpoch(1), LogIndex(2));
+        epochs.push(LeaderEpoch(3), LogIndex(2), Offset(10));
+        epochs.push(LeaderEpoch(5), LogIndex(9), Offset(10));
         let state = ReplicaState {
             generation: Generation(2),
             vote: VoteState { term: 5, vote: 1, commit: LogIndex(77) },
@@ -336,6 +353,7 @@ mod tests {
             memberships: vec![(LogIndex(1), Membership::default()), (LogIndex(8), membership)],
             abstaining: Some(Some(LogIndex(6))),
             unsynced: true,
+            epochs,
             durable: Some(Place { segment: SegmentId(4), position: 4096 }),
         };
         let header = SegmentHeader {
