@@ -8,6 +8,24 @@
 //! instead of ever writing over it. Everything found is synced before the log is handed out, since
 //! raft counts a recovered tail as persisted.
 //!
+//! **Latent damage.** A bit that flips in what was durable is never taken for a torn tail, and never
+//! believed where raft or a consumer would act on it:
+//!
+//! - A segment's header has a checksum, and must join the segment before. An index file has one, and
+//!   must name the epochs that the row names; a bad one is built again.
+//! - The prefix of a batch (offset, length, epoch, magic) lies outside the batch's checksum, but all
+//!   of it is known twice: offsets are dense, the row names the epochs, and the next batch begins
+//!   where this one ends. It is held against that where no index covers it, and whenever a batch is
+//!   read ([`Trail`]). Where no next batch tells the length, at the end of the log and of every
+//!   segment that is scanned, the checksum of the whole batch does.
+//! - Whole batches are held against their checksums above the durable place, where they are internal
+//!   and no index covers them, and where they are sent to a follower from the disk, or received.
+//!
+//! Payloads below the durable place are not read at a start: that would be all of the disk. A
+//! consumer is sent them as they are, with the checksum that it looks at; and of the batches inside
+//! a run that it is sent, only the first and the last have their prefix looked at here. Those that
+//! this process wrote lately lie in memory as they were written, and are not checked either.
+//!
 //! **Segment ids only grow.** The next id is one more than the greatest name in the directory. That
 //! is safe without remembering ids: a file that the write-ahead set can name is removed only after
 //! a segment with a greater id is durable (a log always has a segment to write to, and it is the

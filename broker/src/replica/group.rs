@@ -440,6 +440,11 @@ impl PartitionGroup {
         fetches.map(|(range, context)| Fetch { range, context }).collect()
     }
 
+    /// What the log was found to hold that was never written.
+    pub fn take_damage(&self) -> Option<String> {
+        self.node.store().take_damage()
+    }
+
     /// The range of `fetch` was read.
     pub fn on_fetched(&mut self, fetch: Fetch) {
         self.node.store().set_fetched(Some(fetch.range.start));

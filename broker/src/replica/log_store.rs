@@ -15,7 +15,7 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
 use vltava_storage::ids::{LogIndex, ReplicaId};
-use vltava_storage::log::PartitionLog;
+use vltava_storage::log::{PartitionLog, ReadError};
 use vltava_storage::state::Membership;
 
 /// Entries without payload handed to raft at once; it asks again for the rest.
@@ -28,11 +28,28 @@ pub(super) struct LogStore {
     fetches: RefCell<Vec<(Range<LogIndex>, GetEntriesContext)>>,
     /// Entries from here on may be read: somebody has just fetched them.
     fetched_from: Cell<Option<LogIndex>>,
+    /// The first thing that was read and is not what was written.
+    damage: RefCell<Option<String>>,
 }
 
 impl LogStore {
     pub(super) fn new(log: PartitionLog) -> Self {
-        Self { log, fetches: RefCell::default(), fetched_from: Cell::new(None) }
+        let (fetches, damage) = (RefCell::default(), RefCell::default());
+        Self { log, fetches, fetched_from: Cell::new(None), damage }
+    }
+
+    /// What was read and is not what was written: a replica that has it can no longer be trusted.
+    pub(super) fn take_damage(&self) -> Option<String> {
+        self.damage.take()
+    }
+
+    /// Raft reports a failed read as "ask again": the follower is served once the disk answers.
+    fn unavailable(&self, error: &ReadError) -> Error {
+        tracing::warn!(%error, "cannot read entries to replicate");
+        if matches!(error, ReadError::Damaged { .. }) {
+            self.damage.borrow_mut().get_or_insert_with(|| error.to_string());
+        }
+        Error::Store(StorageError::LogTemporarilyUnavailable)
     }
 
     /// The ranges that raft wants to send and that must be read outside the lock first.
@@ -73,8 +90,8 @@ impl LogStore {
 
     fn fill_internal(&self, entry: &mut Entry) -> raft::Result<()> {
         let index = LogIndex(entry.index);
-        let batches =
-            self.log.batches(index..index.next(), u64::MAX).map_err(|error| unavailable(&error))?;
+        let batches = self.log.batches(index..index.next(), u64::MAX);
+        let batches = batches.map_err(|error| self.unavailable(&error))?;
         let (_, _, batch) = batches.into_iter().next().ok_or_else(not_here)?;
         set_payload(entry, &batch);
         Ok(())
@@ -84,7 +101,7 @@ impl LogStore {
         let batches = self
             .log
             .batches(LogIndex(low)..LogIndex(high), max_bytes)
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| self.unavailable(&error))?;
         Ok(batches
             .into_iter()
             .map(|(index, epoch, batch)| {
@@ -94,12 +111,6 @@ impl LogStore {
             })
             .collect())
     }
-}
-
-/// Raft reports a failed read as "ask again": the follower is served once the disk answers.
-fn unavailable(error: &vltava_storage::log::ReadError) -> Error {
-    tracing::warn!(%error, "cannot read entries to replicate");
-    Error::Store(StorageError::LogTemporarilyUnavailable)
 }
 
 fn not_here() -> Error {

@@ -13,6 +13,7 @@
 //! 3. Raft learns that a step is persisted after both.
 //! 4. A failed write after a step ends this replica's group, unsent: it begins again as a follower
 //!    from what the log holds, once that is durable.
+//! 5. A replica whose log reads back other than it was written is fenced.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -426,6 +427,9 @@ impl Replica {
         }
         output.fetches.extend(self.active().take_fetches());
         self.end_abstention_if_refilled();
+        if let Some(damage) = self.active().take_damage() {
+            self.fence(damage);
+        }
     }
 
     fn note_membership(&mut self, ticket: u64) {
