@@ -296,6 +296,7 @@ impl Flusher {
             round.push(&Record::Node(node));
         }
         self.wal.append(&round, oldest)?;
+        self.entries.said_again(oldest, self.wal.sequence());
         if holds_node && self.node.is_some() {
             self.node_sequence = Some(self.wal.sequence());
         }
@@ -331,13 +332,13 @@ impl Flusher {
         self.unrecorded_bytes = 0;
         for &(id, path) in &plan.deleted {
             self.dirty.remove(id);
-            self.entries.gone(Removal::File(path.to_path_buf()), sequence);
+            self.entries.gone(Removal::File(id, path.to_path_buf()), sequence);
         }
         for (&replica, &dir) in &plan.forgotten {
             self.rows.remove(&replica);
             self.dirty.remove_replica(replica);
             self.entries.forget(replica);
-            self.entries.gone(Removal::Dir(dir.to_path_buf()), sequence);
+            self.entries.gone(Removal::Dir(replica, dir.to_path_buf()), sequence);
         }
     }
 

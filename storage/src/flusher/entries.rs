@@ -9,14 +9,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, ignore_missing};
-use crate::ids::ReplicaId;
+use crate::ids::{FileId, ReplicaId};
 use crate::paths::{LOGS_DIR, replica_dir};
+use crate::wal::Record;
 
 /// A file or directory to be removed, once the set says durably that it is gone.
 #[derive(Debug)]
 pub(super) enum Removal {
-    File(PathBuf),
-    Dir(PathBuf),
+    File(FileId, PathBuf),
+    Dir(ReplicaId, PathBuf),
+}
+
+impl Removal {
+    fn path(&self) -> &Path {
+        let (Self::File(_, path) | Self::Dir(_, path)) = self;
+        path
+    }
+
+    /// What the set says of it.
+    fn record(&self) -> Record {
+        match self {
+            Self::File(file, _) => Record::Delete { file: *file },
+            Self::Dir(replica, _) => Record::Forget { replica: *replica },
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -49,10 +65,13 @@ impl Entries {
 
     /// A segment or a replica is gone, as the file `sequence` of the set says.
     pub(super) fn gone(&mut self, removal: Removal, sequence: u64) {
-        let (Removal::File(path) | Removal::Dir(path)) = &removal;
-        let parent = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        self.changed.entry(sequence).or_default().insert(parent);
+        self.changes(&removal, sequence);
         self.removals.push((sequence, removal));
+    }
+
+    fn changes(&mut self, removal: &Removal, sequence: u64) {
+        let parent = removal.path().parent().unwrap_or(Path::new("")).to_path_buf();
+        self.changed.entry(sequence).or_default().insert(parent);
     }
 
     /// The replica will never come back.
@@ -85,17 +104,27 @@ impl Entries {
         let mut failure = None;
         self.removals.retain(|(_, removal)| {
             let removed = match removal {
-                Removal::File(path) => ignore_missing(disk.remove(path)),
-                Removal::Dir(path) => disk.remove_dir(path),
+                Removal::File(_, path) => ignore_missing(disk.remove(path)),
+                Removal::Dir(_, path) => disk.remove_dir(path),
             };
             removed.map_err(|error| failure.get_or_insert(error).kind()).is_err()
         });
         failure.map_or(Ok(()), Err)
     }
 
-    /// Whether something that the file `sequence` or an older one says is gone is still there.
-    pub(super) fn owes_removal(&self, sequence: u64) -> bool {
-        self.removals.first().is_some_and(|(of, _)| *of <= sequence)
+    /// What the file `sequence` or an older one says is gone, and is still there: the records that
+    /// are to be in a newer file before that one is not needed.
+    pub(super) fn owed(&self, sequence: u64) -> impl Iterator<Item = Record> {
+        let owed = self.removals.iter().take_while(move |(of, _)| *of <= sequence);
+        owed.map(|(_, removal)| removal.record())
+    }
+
+    /// What files before `oldest` say is gone was said again in the file `sequence`.
+    pub(super) fn said_again(&mut self, oldest: u64, sequence: u64) {
+        let count = self.removals.partition_point(|(of, _)| *of < oldest);
+        for (_, removal) in self.removals.drain(..count).collect::<Vec<_>>() {
+            self.gone(removal, sequence);
+        }
     }
 
     /// Syncs one of the directories that are to be synced before the file `sequence` is retired.

@@ -2,8 +2,9 @@
 //! again without a stall.
 //!
 //! In this order: what it says is gone is removed; the names that it created or removed are synced;
-//! the segments that it holds bytes of are synced in place and recorded; the rows that only it has
-//! are written again. The round that completes this says that the file is not needed any more.
+//! the segments that it holds bytes of are synced in place and recorded; the rows that only it has,
+//! and what could not be removed, are written again. The round that completes this says that the
+//! file is not needed any more.
 
 use std::io;
 
@@ -72,12 +73,11 @@ impl Flusher {
         let mut syncs = if hurry { usize::MAX } else { config.retired_segments_per_round };
         let mut rows = if hurry { usize::MAX } else { config.retired_rows_per_round };
         let sequence = retirement.sequence;
-        if self.entries.owes_removal(sequence) {
-            let removed = self.entries.remove(&*self.disk);
-            if self.entries.owes_removal(sequence) && !hurry {
-                return Ok(false);
-            }
-            removed.map_err(Failure::Write)?;
+        if self.entries.owed(sequence).next().is_some()
+            && let Err(error) = self.entries.remove(&*self.disk)
+        {
+            // A file that nobody can remove holds up nothing else.
+            tracing::debug!(%error, "a deleted file is still there, and is recorded again");
         }
         while syncs > 0
             && self.entries.sync_changed(&*self.disk, sequence).map_err(Failure::Sync)?
@@ -106,6 +106,7 @@ impl Flusher {
             rewritten.push(replica);
             rows -= 1;
         }
+        self.entries.owed(sequence).for_each(|record| round.push(&record));
         Ok(true)
     }
 

@@ -2,3 +2,4 @@
 
 mod model;
 mod scenes;
+mod stubborn;
