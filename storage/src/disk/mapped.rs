@@ -217,26 +217,46 @@ impl MappedFile {
     }
 }
 
+impl MappedFile {
+    /// One write of as many parts as a call may have. Returns how many bytes it took.
+    fn write_some(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<u64> {
+        let some = &parts[..parts.len().min(PARTS_MAX)];
+        loop {
+            match rustix::io::pwritev(&self.file, some, at) {
+                Ok(written) => return Ok(written as u64),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Goes on behind the first `written` bytes of `parts`, which begin at `position`.
+    fn write_rest(&self, parts: &[IoSlice<'_>], position: u64, written: u64) -> io::Result<()> {
+        let mut parts = parts.to_vec();
+        let mut rest = parts.as_mut_slice();
+        let mut at = position + written;
+        // Drops empty parts too, so that a write of 0 bytes below means that nothing was taken.
+        IoSlice::advance_slices(&mut rest, written as usize);
+        while !rest.is_empty() {
+            let written = self.write_some(rest, at)?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            at += written;
+            IoSlice::advance_slices(&mut rest, written as usize);
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for MappedFile {
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let end = super::check_write(position, length, self.capacity)?;
-        let mut parts = parts.to_vec();
-        let mut rest = parts.as_mut_slice();
-        let mut at = position;
-        // Drops empty parts, so that a write of 0 bytes below always means that nothing was taken.
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let some = &rest[..rest.len().min(PARTS_MAX)];
-            match rustix::io::pwritev(&self.file, some, at) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    at += written as u64;
-                    IoSlice::advance_slices(&mut rest, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        // Nearly always one call takes all of it.
+        let written = self.write_some(parts, position)?;
+        if written < length {
+            self.write_rest(parts, position, written)?;
         }
         self.written.fetch_max(end, Ordering::Release);
         Ok(())
