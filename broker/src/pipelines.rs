@@ -208,6 +208,12 @@ const PIPELINE_FIGURES: &[PipelineFigure] = &[
     ("pipeline_latency_p99_seconds", "Age of 99 in 100 outputs, when readable", |p| {
         p.latency_us.p99 as f64 / 1e6
     }),
+    ("pipeline_turnaround_p50_seconds", "Half the outputs take no longer in the pipeline", |p| {
+        p.turnaround_us.p50 as f64 / 1e6
+    }),
+    ("pipeline_turnaround_p99_seconds", "99 in 100 outputs take no longer there", |p| {
+        p.turnaround_us.p99 as f64 / 1e6
+    }),
     ("pipeline_busy_seconds", "Time spent in operators", |p| p.busy_seconds),
 ];
 

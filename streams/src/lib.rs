@@ -21,6 +21,7 @@ mod process;
 mod record;
 mod runner;
 mod runtime;
+mod stamp;
 mod status;
 mod steward;
 mod stream;

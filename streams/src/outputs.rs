@@ -43,8 +43,8 @@ pub struct OutputBatch {
     pub bytes: Bytes,
     /// Records in it.
     pub records: u32,
-    /// The time of the youngest of its records.
-    pub max_timestamp: Timestamp,
+    /// The time of the first of its records.
+    pub first_timestamp: Timestamp,
 }
 
 /// See the module.
@@ -74,7 +74,8 @@ struct Topic {
 #[derive(Debug)]
 struct Slot {
     builder: BatchBuilder,
-    max_timestamp: Timestamp,
+    /// Of the first record in the builder.
+    first_timestamp: Timestamp,
     /// The last record that wrote here.
     record: u64,
 }
@@ -82,7 +83,7 @@ struct Slot {
 impl Slot {
     fn new() -> Self {
         let builder = BatchBuilder::new(Codec::None, None);
-        Self { builder, max_timestamp: Timestamp::NONE, record: 0 }
+        Self { builder, first_timestamp: Timestamp::NONE, record: 0 }
     }
 }
 
@@ -167,10 +168,10 @@ impl Outputs {
 
     /// Takes back what the present record has written.
     pub(crate) fn roll_back(&mut self) {
-        for (id, slot, mark, max_timestamp) in self.touched.drain(..).rev() {
+        for (id, slot, mark, first_timestamp) in self.touched.drain(..).rev() {
             let slot = &mut self.topics[id.0].slots[slot];
             slot.builder.truncate(mark);
-            slot.max_timestamp = max_timestamp;
+            slot.first_timestamp = first_timestamp;
             slot.record = 0;
         }
     }
@@ -232,9 +233,11 @@ impl Outputs {
         let slot = &mut topic.slots[at];
         if slot.record != self.record {
             slot.record = self.record;
-            self.touched.push((id, at, slot.builder.mark(), slot.max_timestamp));
+            self.touched.push((id, at, slot.builder.mark(), slot.first_timestamp));
         }
-        slot.max_timestamp = slot.max_timestamp.max(timestamp);
+        if slot.builder.is_empty() {
+            slot.first_timestamp = timestamp;
+        }
         &mut slot.builder
     }
 
@@ -258,11 +261,11 @@ impl Topic {
         let slot = &mut self.slots[at];
         let records = slot.builder.record_count() as u32;
         let bytes = slot.builder.build(&BatchFields::default()).expect("nothing is compressed");
-        let max_timestamp = std::mem::replace(&mut slot.max_timestamp, Timestamp::NONE);
+        let first_timestamp = std::mem::replace(&mut slot.first_timestamp, Timestamp::NONE);
         if at == self.sticky {
             self.sticky = (at + 1) % self.slots.len();
         }
         let partition = PartitionIndex(at as i32);
-        OutputBatch { topic: self.name.clone(), partition, bytes, records, max_timestamp }
+        OutputBatch { topic: self.name.clone(), partition, bytes, records, first_timestamp }
     }
 }

@@ -134,6 +134,7 @@ pub(crate) struct State {
     pub(crate) meters: Meters,
     pub(crate) faults: Vec<u64>,
     pub(crate) latency: Histogram<u64>,
+    pub(crate) turnaround: Histogram<u64>,
     pub(crate) busy: Duration,
 }
 
@@ -223,12 +224,17 @@ impl Shared {
         state.busy += busy;
     }
 
-    /// Counts the latency of records that are readable now and whose youngest is this old.
-    pub(crate) fn observe(&self, max_timestamp: Timestamp, records: u32) {
-        let age_ms = self.access.now().0.saturating_sub(max_timestamp.0);
-        let micros =
-            u64::try_from(age_ms).unwrap_or(0).saturating_mul(1000).clamp(1, LATENCY_US_MAX);
-        self.state.lock().latency.saturating_record_n(micros, records.into());
+    /// Counts records that are readable now, the first of which is of this time, and that have taken
+    /// so long in here. None has taken longer than the first.
+    pub(crate) fn observe(&self, first_timestamp: Timestamp, turnaround: Duration, records: u32) {
+        let age_ms = self.access.now().0.saturating_sub(first_timestamp.0);
+        let age_us = u64::try_from(age_ms).unwrap_or(0).saturating_mul(1000);
+        let turnaround_us = u64::try_from(turnaround.as_micros()).unwrap_or(u64::MAX);
+        let mut state = self.state.lock();
+        let State { latency, turnaround, .. } = &mut *state;
+        for (histogram, micros) in [(latency, age_us), (turnaround, turnaround_us)] {
+            histogram.saturating_record_n(micros.clamp(1, LATENCY_US_MAX), records.into());
+        }
     }
 
     fn end(&self) {
@@ -270,13 +276,15 @@ impl Pipeline {
         }
         let nodes = program.nodes().len();
         let latency = Histogram::new_with_max(LATENCY_US_MAX, 2).expect("the bounds are in order");
+        let turnaround = latency.clone();
         let (meters, faults) = (vec![Meter::default(); nodes], vec![0; nodes]);
+        let state = State { meters, faults, latency, turnaround, busy: Duration::ZERO };
         let shared = Arc::new(Shared {
             program,
             access,
             running: AtomicUsize::new(0),
             tasks: RwLock::new(tasks),
-            state: Mutex::new(State { meters, faults, latency, busy: Duration::ZERO }),
+            state: Mutex::new(state),
             stopped: Condvar::new(),
             wakers: Mutex::default(),
             is_paused: AtomicBool::new(false),

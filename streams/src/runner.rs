@@ -21,6 +21,7 @@ use crate::log_access::{AppendError, PartitionAccess, Role, Ticket, Watch};
 use crate::outputs::OutputBatch;
 use crate::pipeline::Shared;
 use crate::runtime::{Job, TaskBudget, Turn};
+use crate::stamp::Stamp;
 use crate::status::TaskStatus;
 use crate::task::StreamTask;
 
@@ -34,7 +35,11 @@ pub(crate) struct Runner {
     task: StreamTask,
     budget: TaskBudget,
     source: Arc<dyn PartitionAccess>,
-    watch: Option<Watch>,
+    watch: Option<(Arc<Stamp>, Watch)>,
+    /// When it was told of records that it has not read yet.
+    told: Option<Instant>,
+    /// When it was told of those that it has read last, or began to read them.
+    since: Instant,
     sinks: HashMap<TopicPartition, Arc<dyn PartitionAccess>>,
     outbox: VecDeque<OutputBatch>,
     flight: VecDeque<Flight>,
@@ -46,8 +51,18 @@ pub(crate) struct Runner {
 }
 
 enum Flight {
-    Batch { ticket: Box<dyn Ticket>, bytes: usize, records: u32, max_timestamp: Timestamp },
+    Batch(Sent),
     Mark(Offset),
+}
+
+/// A batch that was appended.
+struct Sent {
+    ticket: Box<dyn Ticket>,
+    bytes: usize,
+    records: u32,
+    first_timestamp: Timestamp,
+    /// See [`Runner::since`].
+    since: Instant,
 }
 
 /// Why a turn ends early.
@@ -75,6 +90,8 @@ impl Runner {
             budget,
             source,
             watch: None,
+            told: None,
+            since: Instant::now(),
             sinks: HashMap::new(),
             outbox: VecDeque::new(),
             flight: VecDeque::new(),
@@ -107,16 +124,15 @@ impl Runner {
         while let Some(first) = self.flight.front_mut() {
             match first {
                 Flight::Mark(position) => self.status.set_safe(*position),
-                Flight::Batch { ticket, bytes, records, max_timestamp } => {
-                    match ticket.poll(waker) {
-                        Poll::Pending => return Ok(()),
-                        Poll::Ready(Ok(())) => {
-                            self.flight_bytes -= *bytes;
-                            self.pipeline.observe(*max_timestamp, *records);
-                        }
-                        Poll::Ready(Err(code)) => return Err(self.begin_again(code)),
+                Flight::Batch(sent) => match sent.ticket.poll(waker) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Ok(())) => {
+                        self.flight_bytes -= sent.bytes;
+                        let turnaround = sent.since.elapsed();
+                        self.pipeline.observe(sent.first_timestamp, turnaround, sent.records);
                     }
-                }
+                    Poll::Ready(Err(code)) => return Err(self.begin_again(code)),
+                },
             }
             self.flight.pop_front();
         }
@@ -189,10 +205,15 @@ impl Runner {
             }
             match self.sinks[&tp].append(&batch.bytes) {
                 Ok(ticket) => {
-                    let (bytes, records) = (batch.bytes.len(), batch.records);
-                    let max_timestamp = batch.max_timestamp;
-                    self.flight_bytes += bytes;
-                    self.flight.push_back(Flight::Batch { ticket, bytes, records, max_timestamp });
+                    let sent = Sent {
+                        ticket,
+                        bytes: batch.bytes.len(),
+                        records: batch.records,
+                        first_timestamp: batch.first_timestamp,
+                        since: self.since,
+                    };
+                    self.flight_bytes += sent.bytes;
+                    self.flight.push_back(Flight::Batch(sent));
                     self.outbox.pop_front();
                 }
                 Err(AppendError::Later) => {
@@ -231,6 +252,7 @@ impl Runner {
             ));
             return Ok(false);
         }
+        let told = self.told.take();
         if self.task.position() >= view.high_watermark {
             return Ok(false);
         }
@@ -246,6 +268,7 @@ impl Runner {
         };
         let now = self.pipeline.access().now();
         let begun = Instant::now();
+        self.since = told.unwrap_or(begun);
         for batch in &batches {
             self.task.feed(batch, now);
         }
@@ -282,9 +305,14 @@ impl Runner {
 
 impl Job for Runner {
     fn turn(&mut self, waker: &Waker) -> Turn {
-        if self.watch.is_none() {
-            self.watch = Some(self.source.watch(waker.clone()));
-        }
+        let (stamp, _) = self.watch.get_or_insert_with(|| {
+            let stamp = Stamp::new(waker.clone());
+            let watch = self.source.watch(stamp.clone().into());
+            (stamp, watch)
+        });
+        // The first of them, where it did not come to reading.
+        let told = stamp.take();
+        self.told = self.told.or(told);
         if self.pipeline.is_killed() {
             return Turn::Done;
         }

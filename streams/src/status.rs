@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use vltava_protocol::ids::{Offset, Timestamp, TopicPartition};
@@ -22,8 +23,14 @@ pub struct PipelineStatus {
     pub nodes: Vec<NodeStatus>,
     /// Its tasks.
     pub tasks: Vec<TaskInfo>,
-    /// From a record's time to the time when what was made of it is readable, in microseconds.
+    /// From a record's time to the time when what was made of it is readable, in microseconds; of a
+    /// batch, all count as its first. Both times are whole milliseconds, and the first is the
+    /// producer's.
     pub latency_us: Quantiles,
+    /// From when a task was told of records (where it is behind, from when it began to read them)
+    /// to when it knows that what was made of them is readable, in microseconds: what the pipeline
+    /// and the commit take, measured on one clock. Of what is read at once, all count as the first.
+    pub turnaround_us: Quantiles,
     /// Time that was spent in operators, in seconds.
     pub busy_seconds: f64,
 }
@@ -80,6 +87,18 @@ pub struct Quantiles {
     pub max: u64,
 }
 
+impl Quantiles {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            count: histogram.len(),
+            p50: histogram.value_at_quantile(0.5),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
 impl PipelineStatus {
     pub(crate) fn of(shared: &Shared) -> Self {
         let now = shared.access().now();
@@ -94,7 +113,6 @@ impl PipelineStatus {
             rejects: meter.rejects,
             faults,
         });
-        let latency = &state.latency;
         Self {
             name: shared.name().to_owned(),
             state: match () {
@@ -104,13 +122,8 @@ impl PipelineStatus {
             }
             .to_owned(),
             nodes: nodes.collect(),
-            latency_us: Quantiles {
-                count: latency.len(),
-                p50: latency.value_at_quantile(0.5),
-                p99: latency.value_at_quantile(0.99),
-                p999: latency.value_at_quantile(0.999),
-                max: latency.max(),
-            },
+            latency_us: Quantiles::of(&state.latency),
+            turnaround_us: Quantiles::of(&state.turnaround),
             busy_seconds: state.busy.as_secs_f64(),
             tasks,
         }

@@ -96,15 +96,17 @@ fn describe(status: &PipelineStatus, json: bool) -> Result<(), CommandError> {
         return output::json(&serde_json::json!(status));
     }
     output::line(&format!("{} is {}", status.name, status.state))?;
-    let latency = &status.latency_us;
     let ms = |micros: u64| micros as f64 / 1000.0;
-    output::line(&format!(
-        "latency of {} records: p50 {} ms, p99 {} ms, max {} ms",
-        latency.count,
-        ms(latency.p50),
-        ms(latency.p99),
-        ms(latency.max),
-    ))?;
+    for (name, measured) in [("latency", &status.latency_us), ("turnaround", &status.turnaround_us)]
+    {
+        output::line(&format!(
+            "{name} of {} records: p50 {} ms, p99 {} ms, max {} ms",
+            measured.count,
+            ms(measured.p50),
+            ms(measured.p99),
+            ms(measured.max),
+        ))?;
+    }
     let nodes = status.nodes.iter().map(|node| {
         let counts = [node.records, node.bytes, node.rejects, node.faults];
         let counts = counts.iter().map(ToString::to_string);

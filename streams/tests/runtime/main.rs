@@ -63,6 +63,26 @@ fn records_go_through_as_they_come() {
 }
 
 #[test]
+fn the_turnaround_ends_with_the_commit() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1), ("out", 1)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    log.hold_commits("out");
+    let begun = Instant::now();
+    log.append("in", 0, "a");
+    until("the output", || log.values("out") == ["A"]);
+    let written = Instant::now();
+    until("a while", || written.elapsed() > Duration::from_millis(3));
+    assert_eq!(pipeline.status().turnaround_us.count, 0);
+    let waited = written.elapsed();
+    log.release_commits("out");
+    until("the commit", || pipeline.status().turnaround_us.count == 1);
+    let turnaround = Duration::from_micros(pipeline.status().turnaround_us.max);
+    // Two digits are kept.
+    assert!(turnaround.mul_f64(1.01) >= waited, "{turnaround:?} of at least {waited:?}");
+    assert!(turnaround.div_f64(1.01) <= begun.elapsed(), "{turnaround:?} is longer than it was");
+}
+
+#[test]
 fn a_pipeline_goes_on_where_it_ended() {
     let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
     for round in 0..3 {

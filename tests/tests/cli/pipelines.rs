@@ -54,6 +54,7 @@ fn listed_described_and_paused() -> Tested {
     let described = lines(&broker, &["describe", NUMBERS])?;
     assert_eq!(described[0], "numbers is running");
     assert!(described[1].starts_with("latency of 4 records: p50 "), "{described:#?}");
+    assert!(described[2].starts_with("turnaround of 4 records: p50 "), "{described:#?}");
     let starts = [
         "NODE OPERATOR RECORDS BYTES REJECTS FAULTS",
         "stream-0 stream 3 ",
@@ -63,12 +64,12 @@ fn listed_described_and_paused() -> Tested {
         "to_each-4 to_each 3 ",
         "SOURCE POSITION SAFE LAG LAG MS STOPPED",
     ];
-    for (line, start) in described[2..].iter().zip(starts) {
+    for (line, start) in described[3..].iter().zip(starts) {
         assert!(line.starts_with(start), "{start} is not where it should be: {described:#?}");
     }
-    assert!(described[4].ends_with(" 1 0"), "one record is refused: {}", described[4]);
+    assert!(described[5].ends_with(" 1 0"), "one record is refused: {}", described[5]);
     // One key, so one partition has them all.
-    let mut tasks = described[2 + starts.len()..].to_vec();
+    let mut tasks = described[3 + starts.len()..].to_vec();
     tasks.sort_by_key(|task| task.split(' ').nth(1).map(str::to_owned));
     assert!(tasks.len() == 2 && tasks[0].ends_with(" 0 0 0 0 -"), "{tasks:?}");
     assert!(tasks[1].ends_with(" 3 3 0 0 -"), "{tasks:?}");
@@ -106,6 +107,7 @@ fn told_to_programs() -> Tested {
         let tasks = status["tasks"].as_array().ok_or("a list of tasks")?;
         assert_eq!(tasks.iter().map(position).sum::<i64>(), 3);
         assert_eq!(status["latency_us"]["count"], 4);
+        assert_eq!(status["turnaround_us"]["count"], 4);
     }
     assert_eq!(document(&broker, &["pause", NUMBERS])?["state"], "paused");
     assert_eq!(document(&broker, &["describe", NUMBERS])?["state"], "paused");
