@@ -11,6 +11,7 @@ pub mod error_code;
 pub mod frame;
 pub mod ids;
 pub mod messages;
+pub mod part;
 pub mod record;
 
 pub use error_code::ErrorCode;

@@ -8,6 +8,7 @@
 //! [`DiskFile::slice`] showed, it shows for ever.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// The bytes of `range` without a copy, through a read-only map of the file. The range must
     /// have been written, and lie within the file's capacity, else it is `InvalidInput`.
     fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// The operating system's file, for whoever has the kernel send a range of it that was written.
+    /// `None` where there is none.
+    fn shared(&self) -> Option<Arc<File>> {
+        None
+    }
 
     /// Whether a range that was written is in the page cache, as far as a look at a part of its
     /// pages tells. Never waits. `false` where it cannot be known.

@@ -162,7 +162,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// An open file and, once it was asked for a slice, its map.
 struct MappedFile {
-    file: File,
+    file: Arc<File>,
     /// Invariant: the file has at least this many bytes. Only grows.
     written: AtomicU64,
     capacity: u64,
@@ -196,6 +196,7 @@ impl AsRef<[u8]> for Owner {
 
 impl MappedFile {
     fn new(file: File, written: u64, capacity: u64) -> Self {
+        let file = Arc::new(file);
         Self { file, written: AtomicU64::new(written), capacity, map: OnceLock::new() }
     }
 
@@ -307,6 +308,10 @@ impl DiskFile for MappedFile {
         }
         // Fits: the end is at most the capacity, which was mapped.
         Ok(self.map()?.bytes.slice(range.start as usize..range.end as usize))
+    }
+
+    fn shared(&self) -> Option<Arc<File>> {
+        Some(self.file.clone())
     }
 
     fn is_cached(&self, range: Range<u64>) -> bool {
@@ -442,6 +447,9 @@ mod tests {
         assert_eq!(file.read_at(10, &mut read).unwrap(), 3000);
         assert_eq!(read[..3000], bytes);
         assert_eq!(&file.slice(10..3010).unwrap()[..], &bytes[..]);
+        let shared = file.shared().unwrap();
+        shared.read_exact_at(&mut read[..3000], 10).unwrap();
+        assert_eq!(read[..3000], bytes);
     }
 
     #[test]
