@@ -105,8 +105,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Brings a range that was written into memory, in order, so that a [slice](DiskFile::slice) of
-    /// it can be touched without waiting for the disk, and without meeting its faults there. Blocks.
+    /// Brings a range that was written into the page cache, in order, so that a
+    /// [slice](DiskFile::slice) of it can be touched without waiting for the disk, and without meeting
+    /// its faults there. Blocks.
     fn populate(&self, range: Range<u64>) -> io::Result<()> {
         populate_by_reading(self, range)
     }

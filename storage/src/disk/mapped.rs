@@ -11,7 +11,6 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -20,19 +19,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use memmap2::{Advice, Mmap, MmapOptions};
+use memmap2::MmapOptions;
 use parking_lot::Mutex;
-use rustix::fs::Advice as FileAdvice;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, DiskFile, ignore_missing};
 
 /// Parts of one `pwritev`: the limit of Linux (`UIO_MAXIOV`).
 const PARTS_MAX: usize = 1024;
-
-/// Bytes behind a range that are read with it: a consumer's default for one partition
-/// (`max.partition.fetch.bytes`).
-const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// One page of so many bytes is looked at to tell whether a range is in the page cache: the kernel
 /// reads and drops cached files in larger pieces.
@@ -166,7 +160,8 @@ struct MappedFile {
     /// Invariant: the file has at least this many bytes. Only grows.
     written: AtomicU64,
     capacity: u64,
-    map: OnceLock<Map>,
+    /// All bytes of the map, which lives as long as any slice of them.
+    map: OnceLock<Bytes>,
 }
 
 impl std::fmt::Debug for MappedFile {
@@ -179,28 +174,13 @@ impl std::fmt::Debug for MappedFile {
     }
 }
 
-/// A map of all of a file, and its bytes to be sliced.
-struct Map {
-    map: Arc<Mmap>,
-    bytes: Bytes,
-}
-
-/// Keeps a map alive for as long as any slice of it.
-struct Owner(Arc<Mmap>);
-
-impl AsRef<[u8]> for Owner {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 impl MappedFile {
     fn new(file: File, written: u64, capacity: u64) -> Self {
         let file = Arc::new(file);
         Self { file, written: AtomicU64::new(written), capacity, map: OnceLock::new() }
     }
 
-    fn map(&self) -> io::Result<&Map> {
+    fn map(&self) -> io::Result<&Bytes> {
         if let Some(map) = self.map.get() {
             return Ok(map);
         }
@@ -211,10 +191,8 @@ impl MappedFile {
         // twice while a reader may hold it (see the invariants of this module and of `disk`).
         // That no other program does either is what `DirLock` is for.
         let map = unsafe { MmapOptions::new().len(length).map(&self.file)? };
-        let map = Arc::new(map);
-        let bytes = Bytes::from_owner(Owner(map.clone()));
         // Two first readers may race here; the loser's map is dropped.
-        Ok(self.map.get_or_init(|| Map { map, bytes }))
+        Ok(self.map.get_or_init(|| Bytes::from_owner(map)))
     }
 }
 
@@ -307,7 +285,7 @@ impl DiskFile for MappedFile {
             return Ok(Bytes::new());
         }
         // Fits: the end is at most the capacity, which was mapped.
-        Ok(self.map()?.bytes.slice(range.start as usize..range.end as usize))
+        Ok(self.map()?.slice(range.start as usize..range.end as usize))
     }
 
     fn shared(&self) -> Option<Arc<File>> {
@@ -328,21 +306,33 @@ impl DiskFile for MappedFile {
 
     fn populate(&self, range: Range<u64>) -> io::Result<()> {
         super::check_slice(&range, self.written.load(Ordering::Acquire), self.capacity)?;
-        let Some(length) = NonZeroU64::new(range.end - range.start) else { return Ok(()) };
-        // All reads are under way before the first is waited for, and those of what a reader that
-        // catches up wants next. It is advice, and may be refused.
-        let ahead = Some(length.saturating_add(READ_AHEAD_BYTES));
-        let _ = rustix::fs::fadvise(&self.file, range.start, ahead, FileAdvice::WillNeed);
-        let (start, length) = (range.start as usize, length.get() as usize);
-        match self.map()?.map.advise_range(Advice::PopulateRead, start, length) {
-            // Linux before 5.14 does not know this advice.
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                super::populate_by_reading(self, range)
+        let Some(nowhere) = nowhere() else { return super::populate_by_reading(self, range) };
+        let mut position = range.start;
+        while position < range.end {
+            // Below the capacity, and the kernel takes less if it is told too much.
+            let left = (range.end - position) as usize;
+            match rustix::fs::sendfile(nowhere, &self.file, Some(&mut position), left) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                // A file system that cannot do it.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    return super::populate_by_reading(self, position..range.end);
+                }
+                Err(error) => return Err(error.into()),
             }
-            // A page that cannot be read is an error here, where touching it would be a signal.
-            done => done,
         }
+        Ok(())
     }
+}
+
+/// Where the pages of a file are sent so that the kernel reads them and nobody copies or maps them.
+///
+/// The kernel sees a reader that goes on from where it was, reads ahead for it, and keeps what it
+/// reads in large pieces. Advice (`POSIX_FADV_WILLNEED`) makes it read page by page instead, which
+/// costs eight times the processor time, and makes sending those pages dearer as well.
+fn nowhere() -> Option<&'static File> {
+    static NOWHERE: OnceLock<Option<File>> = OnceLock::new();
+    NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null").ok()).as_ref()
 }
 
 /// Why a disk could not be locked.
