@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub mod mapped;
+mod reaper;
 pub mod sim;
 
 /// A directory tree of one disk. Paths are relative to its root.

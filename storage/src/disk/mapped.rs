@@ -23,6 +23,7 @@ use memmap2::MmapOptions;
 use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::reaper::Reaper;
 use super::{Disk, DiskFile, ignore_missing};
 
 /// Parts of one `pwritev`: the limit of Linux (`UIO_MAXIOV`).
@@ -42,6 +43,7 @@ const LOCK_FILE: &str = ".lock";
 #[derive(Debug)]
 pub struct MappedDisk {
     root: PathBuf,
+    reaper: Reaper,
 }
 
 impl MappedDisk {
@@ -55,12 +57,23 @@ impl MappedDisk {
                 sync_dir(parent)?;
             }
         }
-        Ok(Arc::new(Self { root }))
+        Ok(Arc::new(Self { root, reaper: Reaper::start()? }))
     }
 
     /// Where it lies.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Removes a name; its file is closed, and its blocks are freed, by a thread that nobody waits
+    /// for, unless somebody else has it open.
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let held = OpenOptions::new().read(true).open(path).ok();
+        let removed = fs::remove_file(path);
+        if let Some(file) = held {
+            self.reaper.close(file);
+        }
+        removed
     }
 
     /// Only plain relative paths: nothing may reach out of the root.
@@ -89,7 +102,7 @@ impl Disk for MappedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(self.resolve(path)?)
+        self.remove_file(&self.resolve(path)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -101,7 +114,14 @@ impl Disk for MappedDisk {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_dir_all(self.resolve(path)?) {
+        let dir = self.resolve(path)?;
+        // What is no file, or cannot be opened or removed here, is for the call below.
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                let _ = self.remove_file(&entry.path());
+            }
+        }
+        match fs::remove_dir_all(dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             done => done,
         }
