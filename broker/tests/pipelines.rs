@@ -171,6 +171,21 @@ async fn a_running_pipeline_follows_its_topic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_pipeline_follows_the_topic_that_it_writes() {
+    let broker = Broker::ephemeral().unwrap();
+    let mut client = connect(&broker).await;
+    send(&broker, &mut client, &["a"], Codec::None).await;
+    let pipeline = run(shouting(), &broker).unwrap();
+    assert_eq!(receive(&mut client, 1).await, ["A"]);
+    until(&pipeline, "a safe position", |status| status.tasks[0].safe == 1).await;
+    client.delete_topics(&["out".to_owned()]).await.unwrap().remove(0).unwrap();
+    send(&broker, &mut client, &["b"], Codec::None).await;
+    until(&pipeline, "a topic that is created anew", |status| status.tasks[0].safe == 2).await;
+    assert_eq!(receive(&mut client, 1).await, ["B"]);
+    end(pipeline);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn operators_see_and_pause_pipelines() {
     let admin = ([127, 0, 0, 1], 0).into();
     let broker = Broker::start(Config::new().admin(admin)).unwrap();

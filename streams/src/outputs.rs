@@ -125,13 +125,20 @@ impl Outputs {
         self.topics.iter().filter(|topic| !topic.is_known).map(|topic| &topic.name)
     }
 
-    /// Tells how many partitions a topic has. Records that waited for it are dealt out. Ignored
-    /// where it is known already.
+    /// The topics whose partitions were told.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &TopicName> {
+        self.topics.iter().filter(|topic| topic.is_known).map(|topic| &topic.name)
+    }
+
+    /// Tells how many partitions a topic has. Records that waited for it are dealt out. Where it is
+    /// known already, the topic has grown: keys go where all producers send them from now on.
     pub fn set_partitions(&mut self, name: &TopicName, partitions: i32) {
         let Some(&id) = self.by_name.get(name.as_str()) else { return };
         let Ok(count @ 1..) = usize::try_from(partitions) else { return };
         let topic = &mut self.topics[id.0];
         if topic.is_known {
+            let count = count.max(topic.slots.len());
+            topic.slots.resize_with(count, Slot::new);
             return;
         }
         topic.is_known = true;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -122,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     stopped: Condvar,
     wakers: Mutex<Vec<Waker>>,
+    /// How often the topics of the node have changed.
+    changes: AtomicU64,
     is_paused: AtomicBool,
     is_ending: AtomicBool,
     is_killed: AtomicBool,
@@ -185,6 +187,11 @@ impl Shared {
         self.wakers.lock().push(waker.clone());
         // What the others were told before it was among them, it sees now.
         waker.wake();
+    }
+
+    /// How often the topics of the node have changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -287,6 +294,7 @@ impl Pipeline {
             state: Mutex::new(state),
             stopped: Condvar::new(),
             wakers: Mutex::default(),
+            changes: AtomicU64::new(0),
             is_paused: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
@@ -353,8 +361,9 @@ impl PipelineWatch {
     }
 
     /// The topics of the node have changed: partitions that are new get tasks, the tasks of topics
-    /// that are gone end. Does not wait.
+    /// that are gone end, topics that are written to may have grown. Does not wait.
     pub fn refresh(&self) {
+        self.shared.changes.fetch_add(1, Ordering::AcqRel);
         self.shared.wake();
     }
 

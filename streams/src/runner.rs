@@ -47,6 +47,8 @@ pub(crate) struct Runner {
     /// The position of the last mark.
     marked: Offset,
     creating: Option<(TopicName, Box<dyn Ticket>)>,
+    /// The changes of the node's topics that it has heeded.
+    changes: u64,
     scratch: Vec<OutputBatch>,
 }
 
@@ -98,6 +100,7 @@ impl Runner {
             flight_bytes: 0,
             marked,
             creating: None,
+            changes: 0,
             scratch: Vec::new(),
         }
     }
@@ -105,6 +108,7 @@ impl Runner {
     fn advance(&mut self, waker: &Waker) -> Result<bool, Pause> {
         self.settle(waker)?;
         self.find_topics(waker)?;
+        self.follow_topics();
         self.send()?;
         if self.marked < self.task.position() {
             self.marked = self.task.position();
@@ -139,13 +143,14 @@ impl Runner {
         Ok(())
     }
 
-    /// What was appended is lost: everything since the last safe position is made once more.
+    /// What was appended is lost, or what is to be appended has no place any more: everything since
+    /// the last safe position is made once more.
     fn begin_again(&mut self, code: ErrorCode) -> Pause {
         let source = self.task.source().clone();
         let position = self.status.safe();
         tracing::warn!(
             pipeline = self.pipeline.name(), topic = %source.topic, partition = %source.partition,
-            %position, ?code, "an output was not committed: the task begins again"
+            %position, ?code, "an output cannot be committed: the task begins again"
         );
         self.task = self.pipeline.program().task(source, position);
         self.outbox.clear();
@@ -191,6 +196,21 @@ impl Runner {
         }
     }
 
+    /// Learns which topics have grown that it writes to.
+    fn follow_topics(&mut self) {
+        let changes = self.pipeline.changes();
+        if changes == self.changes {
+            return;
+        }
+        self.changes = changes;
+        let known: Vec<_> = self.task.known_topics().cloned().collect();
+        for topic in known {
+            if let Some(count) = self.pipeline.access().partitions(&topic) {
+                self.task.set_partitions(&topic, count);
+            }
+        }
+    }
+
     /// Appends the task's outputs, in order.
     fn send(&mut self) -> Result<(), Pause> {
         self.task.take_outputs(&mut self.scratch);
@@ -198,8 +218,14 @@ impl Runner {
         while let Some(batch) = self.outbox.front() {
             let tp = TopicPartition { topic: batch.topic.clone(), partition: batch.partition };
             if !self.sinks.contains_key(&tp) {
-                let Some(sink) = self.pipeline.access().open(&tp) else {
-                    return Err(Pause::Retry);
+                let access = self.pipeline.access();
+                let Some(sink) = access.open(&tp) else {
+                    let count = access.partitions(&tp.topic);
+                    if count.is_some_and(|count| tp.partition.0 < count) {
+                        return Err(Pause::Retry);
+                    }
+                    // The topic was deleted, and perhaps created anew with fewer partitions.
+                    return Err(self.begin_again(ErrorCode::UnknownTopicOrPartition));
                 };
                 self.sinks.insert(tp.clone(), sink);
             }

@@ -177,7 +177,12 @@ impl StreamTask {
         self.outputs.unknown()
     }
 
-    /// Tells how many partitions a topic has.
+    /// The topics that it has written to and whose partitions were told.
+    pub fn known_topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.outputs.known()
+    }
+
+    /// Tells how many partitions a topic has, or has now.
     pub fn set_partitions(&mut self, topic: &TopicName, partitions: i32) {
         self.outputs.set_partitions(topic, partitions);
     }

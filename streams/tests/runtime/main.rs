@@ -191,6 +191,40 @@ fn new_partitions_get_tasks_while_the_others_run() {
 }
 
 #[test]
+fn topics_that_are_written_to_may_grow_and_come_anew() {
+    let (log, runtime) = (MemoryLog::new(&[("in", 1), ("out", 1)]), runtime());
+    let pipeline = start(shouting(), &log, &runtime);
+    let safe = || pipeline.status().tasks[0].safe;
+    log.append("in", 0, "a");
+    until("the record", || safe() == 1);
+    // Records without key go to one partition after the other.
+    log.grow("out", 2);
+    pipeline.watch().refresh();
+    for (value, position) in [("b", 2), ("c", 3)] {
+        log.append("in", 0, value);
+        until("the record", || safe() == position);
+    }
+    let (first, second) = (log.values_in("out", 0), log.values_in("out", 1));
+    assert_eq!((first.len(), second.len()), (2, 1), "{first:?}, {second:?}");
+    // With fewer partitions than the task knows of: what has no place is made again.
+    log.delete("out");
+    log.grow("out", 1);
+    pipeline.watch().refresh();
+    log.append("in", 0, "d");
+    until("the record", || safe() == 4);
+    log.append("in", 0, "e");
+    until("the record", || safe() == 5);
+    assert_eq!(log.values("out"), ["D", "E"]);
+    // And where it is not there at all, it is created.
+    log.delete("out");
+    pipeline.watch().refresh();
+    log.append("in", 0, "f");
+    until("the record", || safe() == 6);
+    assert_eq!(log.values("out"), ["F"]);
+    assert_eq!(pipeline.status().state, "running");
+}
+
+#[test]
 fn tasks_end_with_their_topic_and_say_so() {
     let (log, runtime) = (MemoryLog::new(&[("in", 2)]), runtime());
     let t = shouting();

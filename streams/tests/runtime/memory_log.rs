@@ -42,6 +42,8 @@ struct State {
     batches: Vec<Bytes>,
     end: i64,
     refusal: Option<ErrorCode>,
+    /// Its topic was deleted.
+    is_gone: bool,
     losses: Vec<ErrorCode>,
     /// Commits wait, and who waits for them.
     held: Option<Vec<Waker>>,
@@ -112,7 +114,10 @@ impl MemoryLog {
     }
 
     pub(crate) fn delete(&self, topic: &str) {
-        self.topics.lock().remove(topic);
+        let removed = self.topics.lock().remove(topic);
+        for partition in removed.map(|(_, partitions)| partitions).unwrap_or_default() {
+            partition.state.lock().is_gone = true;
+        }
         self.committed.lock().retain(|(_, tp), _| tp.topic.as_str() != topic);
     }
 
@@ -128,15 +133,18 @@ impl MemoryLog {
     }
 
     pub(crate) fn values(&self, topic: &str) -> Vec<String> {
-        let topic = self.topics.lock().get(topic).cloned();
+        let count = self.topics.lock().get(topic).map_or(0, |(_, partitions)| partitions.len());
+        (0..count as i32).flat_map(|partition| self.values_in(topic, partition)).collect()
+    }
+
+    pub(crate) fn values_in(&self, topic: &str, partition: i32) -> Vec<String> {
+        let partition = self.partition(topic, partition).unwrap();
         let mut values = Vec::new();
-        for partition in topic.map(|(_, partitions)| partitions).unwrap_or_default() {
-            for batch in &partition.state.lock().batches {
-                let header = BatchHeader::parse(batch).unwrap();
-                for record in Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count) {
-                    let value = record.unwrap().value.unwrap();
-                    values.push(String::from_utf8(value.to_vec()).unwrap());
-                }
+        for batch in &partition.state.lock().batches {
+            let header = BatchHeader::parse(batch).unwrap();
+            for record in Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count) {
+                let value = record.unwrap().value.unwrap();
+                values.push(String::from_utf8(value.to_vec()).unwrap());
             }
         }
         values
@@ -241,11 +249,12 @@ impl PartitionAccess for Replica {
     }
 
     fn view(&self) -> View {
+        let state = self.0.state.lock();
         View {
             log_start_offset: Offset(0),
-            high_watermark: Offset(self.0.state.lock().end),
+            high_watermark: Offset(state.end),
             leader_epoch: LeaderEpoch(1),
-            role: Role::Leader,
+            role: if state.is_gone { Role::Offline } else { Role::Leader },
         }
     }
 
@@ -271,6 +280,9 @@ impl PartitionAccess for Replica {
     fn append(&self, batch: &Bytes) -> Result<Box<dyn Ticket>, AppendError> {
         let (refusal, loss) = {
             let mut state = self.0.state.lock();
+            if state.is_gone {
+                return Err(AppendError::Later);
+            }
             (state.refusal, state.losses.pop())
         };
         if let Some(code) = refusal {
