@@ -273,7 +273,7 @@ impl Runner {
         if self.task.position() > view.high_watermark && view.role == Role::Leader {
             let (at, end) = (self.task.position(), view.high_watermark);
             self.stop(&format!(
-                "its position {at} lies behind the end {end} of the log, which is another one or \
+                "its position {at} lies beyond the end {end} of the log, which is another one or \
                  has lost records: reset the offsets of the pipeline's group"
             ));
             return Ok(false);

@@ -352,6 +352,36 @@ mod tests {
         assert!(turns.recv().is_err(), "a job that is done goes away");
     }
 
+    /// Uses processor time, turn after turn.
+    struct Busy {
+        turns: usize,
+        told: mpsc::Sender<Instant>,
+    }
+
+    const BURST: Duration = Duration::from_millis(5);
+
+    impl Job for Busy {
+        fn turn(&mut self, _: &Waker) -> Turn {
+            let begun = thread_time();
+            while thread_time() < begun + BURST {}
+            self.told.send(Instant::now()).unwrap();
+            self.turns -= 1;
+            if self.turns == 0 { Turn::Done } else { Turn::Again }
+        }
+    }
+
+    #[test]
+    fn a_thread_rests_in_proportion_to_what_it_has_used() {
+        let config = RuntimeConfig { cpu_share: 0.25, ..config(1) };
+        let runtime = Runtime::start(config).unwrap();
+        let (told, turns) = mpsc::channel();
+        runtime.spawner().spawn(Box::new(Busy { turns: 5, told }));
+        let turns: Vec<Instant> = turns.iter().collect();
+        assert_eq!(turns.len(), 5);
+        // Four times a rest of three bursts, and the next burst.
+        assert!(turns[4] - turns[0] >= 4 * 4 * BURST, "{:?}", turns[4] - turns[0]);
+    }
+
     #[test]
     fn jobs_are_spread_and_end_with_the_runtime() {
         let runtime = Runtime::start(config(2)).unwrap();

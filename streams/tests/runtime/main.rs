@@ -255,7 +255,7 @@ fn tasks_end_with_their_topic_and_say_so() {
 }
 
 #[test]
-fn a_position_behind_the_end_of_the_log_stops_its_task() {
+fn a_position_beyond_the_end_of_the_log_stops_its_task() {
     let (log, runtime) = (MemoryLog::new(&[("in", 1)]), runtime());
     let pipeline = start(shouting(), &log, &runtime);
     log.append("in", 0, "a");
@@ -266,7 +266,7 @@ fn a_position_behind_the_end_of_the_log_stops_its_task() {
     let pipeline = start(shouting(), &log, &runtime);
     until("the stop", || pipeline.status().state == "stopped");
     let stopped = pipeline.status().tasks[0].stopped.clone().unwrap();
-    assert!(stopped.contains("position 2 lies behind the end 1"), "{stopped}");
+    assert!(stopped.contains("position 2 lies beyond the end 1"), "{stopped}");
 }
 
 #[test]
