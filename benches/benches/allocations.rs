@@ -10,8 +10,10 @@ use allocation_counter::{AllocationInfo, measure, opt_out};
 use bytes::BytesMut;
 use vltava::replica::group::GroupConfig;
 use vltava::replica::shell::{Output, Replica};
-use vltava_benches::fixtures::{self, Batch, NOW};
+use vltava_benches::fixtures::{self, Batch, NOW, Values};
+use vltava_benches::jobs::Job;
 use vltava_benches::logs::{Workbench, append, fill};
+use vltava_benches::tasks::{Chunk, Feeder, SINK, SOURCE};
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::frame::{FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, FrameDecoder, parse_head};
 use vltava_protocol::ids::{PartitionIndex, TopicId, TopicName};
@@ -149,6 +151,22 @@ fn fetch(batch: &Batch, steps: &mut Vec<Step>) {
     }));
 }
 
+/// A chain allocates for a batch, not for its records: of ten times as many no more.
+fn stream(steps: &mut Vec<Step>) {
+    for (name, batch_bytes) in [
+        ("batch of 16 KiB through filter and map_values", 16 << 10),
+        ("batch of 160 KiB through filter and map_values", 160 << 10),
+    ] {
+        let topology = Job::FilterMark.topology("bench", SOURCE, SINK);
+        let chunk = Chunk::new(Values::Noise(fixtures::VALUE_BYTES), batch_bytes, 1);
+        let mut feeder = Feeder::new(topology, chunk);
+        steps.push(count(name, 8.0, || {
+            black_box(feeder.feed());
+            opt_out(|| feeder.go_on());
+        }));
+    }
+}
+
 fn main() {
     let batch = fixtures::batch(16 << 10, Codec::None);
     let mut steps = Vec::new();
@@ -157,6 +175,7 @@ fn main() {
     log(&batch, &mut steps);
     group(&batch, &mut steps);
     fetch(&batch, &mut steps);
+    stream(&mut steps);
     println!("\nallocations per batch of {} bytes, {} records:", batch.bytes.len(), batch.records);
     for step in &steps {
         println!("{:<46} {:>6.2} of {:>7.0} bytes", step.name, step.allocations, step.bytes);

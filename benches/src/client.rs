@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use vltava_benches::fixtures::{self, PRODUCE_VERSION};
-use vltava_protocol::messages::create_topics_request::CreatableTopic;
+use vltava_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use vltava_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use vltava_protocol::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId, CreateTopicsRequest,
@@ -50,7 +50,17 @@ impl Client {
 
     /// Creates a topic with one replica a partition.
     pub(crate) fn create_topic(&mut self, name: &str, partitions: i32) -> Result<(), BenchError> {
+        self.create_topic_with(name, partitions, Vec::new())
+    }
+
+    fn create_topic_with(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: Vec<CreatableTopicConfig>,
+    ) -> Result<(), BenchError> {
         let topic = CreatableTopic::default()
+            .with_configs(configs)
             .with_name(topic_name(name))
             .with_num_partitions(partitions)
             .with_replication_factor(1);
@@ -69,6 +79,19 @@ impl Client {
         partitions: i32,
     ) -> Result<(), BenchError> {
         self.create_topic(name, partitions)?;
+        until_served(|| self.end_offsets(name, partitions).map(drop))
+    }
+
+    /// The same, of a topic whose records stay however old they are.
+    pub(crate) fn create_lasting_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+    ) -> Result<(), BenchError> {
+        let retention = CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str("retention.ms"))
+            .with_value(Some(StrBytes::from_static_str("-1")));
+        self.create_topic_with(name, partitions, vec![retention])?;
         until_served(|| self.end_offsets(name, partitions).map(drop))
     }
 

@@ -20,6 +20,7 @@ use crate::vltava::find_or_build;
 
 mod contents;
 mod kafka;
+mod kafka_streams;
 mod loads;
 mod machine;
 mod measures;
@@ -29,16 +30,19 @@ mod pump;
 mod report;
 mod results;
 mod rows;
+mod suite;
 mod target;
 mod wire;
 
 use kafka::Kafka;
+use kafka_streams::KafkaStreams;
 use loads::{Cx, Scale};
 use machine::Machine;
 use measures::Life;
 use metric::{Metric, Sample};
 use results::Results;
-use rows::{AFTER, Load, ROWS, Row, Work};
+use rows::{AFTER, Load, Row, Work};
+use suite::{BROKERS, STREAMS};
 use target::{Kind, Target, Tools};
 
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -48,13 +52,16 @@ const REPETITIONS_FULL: usize = 3;
 /// What to compare.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Compare pipelines instead of brokers: ours inside the broker, and Kafka Streams.
+    #[arg(long)]
+    streams: bool,
     /// Fewer rows, shorter runs: about ten minutes instead of an hour.
     #[arg(long)]
     quick: bool,
     /// Only rows whose name contains this, quick ones or not. May be repeated.
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
-    /// Only these brokers. May be repeated; without Kafka there are no ratios.
+    /// Only these columns of the table. May be repeated; without Kafka there are no ratios.
     #[arg(long, value_name = "BROKER")]
     on: Vec<Kind>,
     /// How often everything is repeated; by default 2 or 3.
@@ -89,7 +96,8 @@ struct Plan<'a> {
 
 /// Compares, prints the table, writes the results.
 pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| options.takes(row)).collect();
+    let suite = if options.streams { &STREAMS } else { &BROKERS };
+    let rows: Vec<&Row> = suite.rows.iter().filter(|row| options.takes(row)).collect();
     if options.list {
         for row in rows {
             println!("{}", row.name);
@@ -97,16 +105,17 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
         return Ok(());
     }
     let vltava = options.broker.clone().map_or_else(find_or_build, Ok)?;
-    let all = || Kind::ALL.to_vec();
-    let kinds = if options.on.is_empty() { all() } else { options.on.clone() };
-    let tools = Tools { vltava, kafka: Kafka::fetch()? };
+    let mut kinds = suite.kinds().to_vec();
+    kinds.retain(|kind| options.on.is_empty() || options.on.contains(kind));
+    let kafka_streams = options.streams.then(KafkaStreams::fetch).transpose()?;
+    let tools = Tools { vltava, kafka: Kafka::fetch()?, kafka_streams };
     let (scale, repetitions) = if options.quick {
         (Scale::QUICK, REPETITIONS_QUICK)
     } else {
         (Scale::FULL, REPETITIONS_FULL)
     };
     let repetitions = options.repetitions.map_or(repetitions, usize::from);
-    let mut results = Results::new(Machine::look(), options.quick, repetitions);
+    let mut results = Results::new(suite, Machine::look(), options.quick, repetitions);
     let plan = Plan { cx: Cx::new(&tools, scale), kinds, repetitions };
     let (mut loads, mut lives) = (Vec::new(), Vec::new());
     for row in &rows {
@@ -124,12 +133,7 @@ pub(crate) fn run(options: &Options) -> Result<(), BenchError> {
     let dir = options.results.as_deref().unwrap_or(&sources);
     // A part is no result to keep beside the whole.
     let is_whole = options.only.is_empty() && options.on.is_empty();
-    let name = match (is_whole, options.quick) {
-        (false, _) => "part",
-        (true, true) => "quick",
-        (true, false) => "compare",
-    };
-    report::write(&results, dir, name)
+    report::write(&results, dir, suite.file(is_whole, options.quick))
 }
 
 /// Drives loads at brokers that all of them share; then tells their memory.
@@ -154,7 +158,7 @@ fn drive(
             }
         }
     }
-    for target in &targets {
+    for target in targets.iter().filter(|target| AFTER.kinds.contains(&target.kind())) {
         let process = target.process();
         let own = Sample(Metric::OwnMemory, process.own_bytes()? / MEBIBYTE);
         let peak = Sample(Metric::PeakMemory, process.peak_resident_bytes()? / MEBIBYTE);
@@ -178,7 +182,7 @@ fn live(plan: &Plan<'_>, lives: &[(&Row, &Life)], results: &mut Results) {
 
 /// Forward and backward in turn.
 fn turn<T>(all: &[T], repetition: usize) -> impl Iterator<Item = &T> {
-    let last = all.len() - 1;
+    let last = all.len().saturating_sub(1);
     (0..all.len())
         .map(move |at| if repetition.is_multiple_of(2) { &all[at] } else { &all[last - at] })
 }

@@ -49,6 +49,9 @@ pub(crate) enum BenchError {
         /// What came out.
         consumed: String,
     },
+    /// It was over before anything could be measured.
+    #[error("{0} took too short a time to be measured")]
+    TooShort(&'static str),
     /// It took too long.
     #[error("{0} took too long")]
     TooLong(&'static str),

@@ -38,29 +38,81 @@ pub struct Batch {
     pub plain_bytes: u64,
 }
 
+/// What the records of a batch hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Values {
+    /// So many bytes, at least [`VALUE_BYTES`], that begin like a JSON document and go on as noise.
+    Noise(usize),
+    /// Whole JSON documents of about 200 bytes.
+    Documents,
+    /// Eight words with a space between them, about 100 bytes.
+    Words,
+}
+
+impl Values {
+    /// Appends one value to `value`; `number` is the record's own.
+    fn write(self, number: u64, noise: &mut Noise, value: &mut Vec<u8>) {
+        let (station, level) = (number % 500, (number >> 16) % 900);
+        let (flow, hundredths) = ((number >> 32) % 4000, (number >> 48) % 100);
+        let head = format!(
+            r#"{{"station":"Praha-{station:03}","level_cm":{level},"flow":{flow}.{hundredths:02},"#
+        ) + r#""note":"#;
+        let mut letters = |value: &mut Vec<u8>, count: usize| {
+            let end = value.len() + count;
+            value.resize_with(end, || b'a' + (noise.next() % 26) as u8);
+        };
+        match self {
+            Self::Noise(bytes) => {
+                value.extend_from_slice(head.as_bytes());
+                let missing = bytes.saturating_sub(value.len());
+                letters(value, missing);
+            }
+            Self::Documents => {
+                value.extend_from_slice(head.as_bytes());
+                value.push(b'"');
+                letters(value, 100);
+                value.extend_from_slice(br#"","valid":true,"sensors":[1,2,3]}"#);
+            }
+            Self::Words => {
+                for word in 0..8 {
+                    letters(value, 4 + (number >> (8 * word)) as usize % 16);
+                    value.push(b' ');
+                }
+                value.pop();
+            }
+        }
+    }
+}
+
 /// A batch of as many records as `plain_bytes` hold before compression. The records have keys of
 /// eight bytes and values of [`VALUE_BYTES`] that look like small JSON documents.
 ///
 /// # Panics
 /// When `plain_bytes` does not hold one record, or the codec fails.
 pub fn batch(plain_bytes: usize, codec: Codec) -> Batch {
+    batch_of(Values::Noise(VALUE_BYTES), 0, plain_bytes, codec)
+}
+
+/// The same with other values. Another `variant` gives other records.
+///
+/// # Panics
+/// When `plain_bytes` does not hold one record, or the codec fails.
+pub fn batch_of(values: Values, variant: u64, plain_bytes: usize, codec: Codec) -> Batch {
     let mut builder = BatchBuilder::new(codec, None);
-    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
-    while builder.bytes() + VALUE_BYTES + RECORD_OVERHEAD_BYTES <= plain_bytes {
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ variant.rotate_left(32));
+    let mut value = Vec::new();
+    loop {
         let number = noise.next();
+        value.clear();
+        values.write(number, &mut noise, &mut value);
+        if builder.bytes() + value.len() + RECORD_OVERHEAD_BYTES > plain_bytes {
+            break;
+        }
         let timestamp = Timestamp(NOW.0 - 1000 + i64::from(builder.record_count()));
-        let mut value = format!(
-            r#"{{"station":"Praha-{:03}","level_cm":{},"flow":{}.{:02},"note":"#,
-            number % 500,
-            (number >> 16) % 900,
-            (number >> 32) % 4000,
-            (number >> 48) % 100,
-        )
-        .into_bytes();
-        value.resize_with(VALUE_BYTES, || b'a' + (noise.next() % 26) as u8);
         builder.append(timestamp, Some(&number.to_be_bytes()), Some(&value), &[]);
     }
     let (records, plain_bytes) = (builder.record_count(), builder.bytes());
+    assert!(records > 0, "a batch of {plain_bytes} bytes holds no record");
     let bytes = builder.build(&BatchFields::default()).expect("the codecs take any payload");
     assert!(bytes.len() > BATCH_HEADER_BYTES);
     Batch { bytes, records: records as u64, plain_bytes: plain_bytes as u64 }
@@ -153,6 +205,8 @@ mod tests {
     use super::*;
     use vltava_protocol::frame::{FRAME_BYTES_MAX, FrameDecoder, parse_head};
     use vltava_protocol::messages::decode_request;
+    use vltava_protocol::record::batch::BatchHeader;
+    use vltava_protocol::record::record::Records;
     use vltava_protocol::record::validate::{Scratch, validate};
 
     #[test]
@@ -166,6 +220,26 @@ mod tests {
                 let validated = validate(&batch.bytes, NOW, &rules(), &mut Scratch::default());
                 let header = validated.unwrap_or_else(|e| panic!("{name} {codec:?}: {e:?}")).header;
                 assert_eq!(header.record_count as u64, batch.records);
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_what_they_are_called_and_variants_differ() {
+        for values in [Values::Noise(100), Values::Noise(1024), Values::Documents, Values::Words] {
+            let [batch, other] = [0, 1].map(|at| batch_of(values, at, 16 << 10, Codec::None).bytes);
+            assert_ne!(batch, other);
+            let header = BatchHeader::parse(&batch).unwrap();
+            for record in Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count) {
+                let value = record.unwrap().value.unwrap();
+                match values {
+                    Values::Noise(bytes) => assert_eq!(value.len(), bytes),
+                    Values::Documents => {
+                        let document: serde_json::Value = serde_json::from_slice(value).unwrap();
+                        assert!(document["level_cm"].is_u64());
+                    }
+                    Values::Words => assert_eq!(value.split(|byte| *byte == b' ').count(), 8),
+                }
             }
         }
     }

@@ -7,5 +7,7 @@
 #![deny(missing_docs)]
 
 pub mod fixtures;
+pub mod jobs;
 pub mod logs;
 pub mod runs;
+pub mod tasks;

@@ -7,11 +7,17 @@ use clap::{Parser, Subcommand};
 
 mod client;
 mod compare;
+mod dialog;
+mod embed;
 mod error;
 mod figures;
 mod process;
 mod table;
 mod vltava;
+
+/// As in the broker's binary, which this program is in one of its parts.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures Vltava.
 #[derive(Debug, Parser)]
@@ -25,6 +31,9 @@ struct Cli {
 enum Command {
     /// Vltava beside Apache Kafka under the same loads; writes `benches/results`.
     Compare(compare::Options),
+    /// A broker with pipelines inside, told by lines on its input: a part of `compare --streams`.
+    #[command(hide = true)]
+    Embed(embed::Options),
     /// Start-up, recovery, memory and idle processor time of one broker, beside their bars.
     Figures(figures::Options),
     /// What the last `cargo bench` measured, best and median sample, limits and ours together.
@@ -34,6 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(options) => compare::run(&options).map_err(|error| error.to_string()),
+        Command::Embed(options) => embed::run(&options).map_err(|error| error.to_string()),
         Command::Figures(options) => figures::run(&options).map_err(|error| error.to_string()),
         Command::Table(options) => {
             table::run(&options).map_err(|error| format!("cannot read criterion's files: {error}"))

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::time::TimeValLike;
@@ -25,10 +25,19 @@ impl Process {
     /// Starts `command`; what it logs goes to a file without a name: a full pipe would stop it.
     /// Its standard output is a pipe, see [`Process::stdout`].
     pub(crate) fn start(command: &mut Command) -> Result<Self, BenchError> {
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// The same, and its standard input is a pipe too, see [`Process::stdin`].
+    pub(crate) fn start_to_talk(command: &mut Command) -> Result<Self, BenchError> {
+        Self::spawn(command.stdin(Stdio::piped()))
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self, BenchError> {
         let log = tempfile::tempfile().map_err(io_error("cannot make a log file"))?;
         let errors = log.try_clone().map_err(io_error("cannot share a log file"))?;
         let name = command.get_program().display().to_string();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        command.stdout(Stdio::piped()).stderr(errors);
         let child = command.spawn().map_err(io_error(format!("cannot start {name}")))?;
         Ok(Self { child, log })
     }
@@ -36,6 +45,11 @@ impl Process {
     /// Its standard output, once.
     pub(crate) fn stdout(&mut self) -> Option<impl Read + Send + use<>> {
         self.child.stdout.take()
+    }
+
+    /// Its standard input, once, if it has one.
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Whether it still runs.
@@ -91,6 +105,22 @@ impl Process {
         Ok(Duration::from_nanos(time.num_nanoseconds().unsigned_abs()))
     }
 
+    /// Processor time so far of those of its running threads whose name begins with `prefix`.
+    pub(crate) fn threads_time(&self, prefix: &str) -> Result<Duration, BenchError> {
+        let dir = format!("/proc/{}/task", self.child.id());
+        let mut nanoseconds = 0;
+        for thread in fs::read_dir(&dir).map_err(io_error(&dir))? {
+            let thread = thread.map_err(io_error(&dir))?.path();
+            let read = |name| fs::read_to_string(thread.join(name)).unwrap_or_default();
+            // A thread may end meanwhile.
+            if read("comm").starts_with(prefix) {
+                let stat = read("schedstat");
+                nanoseconds += number(&stat, "").ok_or(BenchError::Malformed("schedstat"))? as u64;
+            }
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
     fn status(&self, field: &str) -> Result<f64, BenchError> {
         let kibibytes = number(&self.proc("status")?, field);
         Ok(kibibytes.ok_or(BenchError::Malformed("status"))? * 1024.0)
@@ -134,6 +164,8 @@ mod tests {
         // It may still be starting, so two readings of its memory do not compare.
         assert!(process.resident_bytes().unwrap() > 0.0);
         process.own_bytes().unwrap();
+        assert!(process.threads_time("sleep").unwrap() < Duration::from_secs(1));
+        assert_eq!(process.threads_time("streams-").unwrap(), Duration::ZERO);
         process.kill().unwrap();
         assert!(!process.is_running());
     }

@@ -1,16 +1,15 @@
 //! Our own broker: the real binary, built in release if it is not there.
 
-use std::io::{BufRead, BufReader};
+use std::env;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
 use std::time::Duration;
-use std::{env, thread};
 
 use tempfile::TempDir;
 
+use crate::dialog::Dialog;
 use crate::error::{BenchError, io_error};
 use crate::process::Process;
 
@@ -22,6 +21,7 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 pub(crate) struct Broker {
     process: Process,
     address: SocketAddr,
+    dialog: Dialog,
 }
 
 impl Broker {
@@ -34,11 +34,23 @@ impl Broker {
         for setting in settings {
             command.args(["--set", setting]);
         }
-        let mut process = Process::start(&mut command)?;
-        let Some(address) = ready_line(&mut process).as_deref().and_then(address_of) else {
+        Self::launch(&mut command)
+    }
+
+    /// Starts this program once more, as a broker that runs pipelines (see [`crate::embed`]).
+    pub(crate) fn start_embedded(dir: &Path) -> Result<Self, BenchError> {
+        let own = env::current_exe().map_err(io_error("cannot find this program"))?;
+        let mut command = Command::new(own);
+        Self::launch(command.arg("embed").arg("--data-dir").arg(dir.join("data")))
+    }
+
+    fn launch(command: &mut Command) -> Result<Self, BenchError> {
+        let mut process = Process::start_to_talk(command)?;
+        let dialog = Dialog::with(&mut process).expect("both ends are there");
+        let Some(address) = dialog.next(READY_WITHIN).as_deref().and_then(address_of) else {
             return Err(BenchError::NotReady { said: process.last_words() });
         };
-        Ok(Self { process, address })
+        Ok(Self { process, address, dialog })
     }
 
     /// Where it serves Kafka's protocol.
@@ -51,9 +63,9 @@ impl Broker {
         self.process.kill()
     }
 
-    /// The process alone.
-    pub(crate) fn into_process(self) -> Process {
-        self.process
+    /// The process, and how to talk to it.
+    pub(crate) fn into_parts(self) -> (Process, Dialog) {
+        (self.process, self.dialog)
     }
 }
 
@@ -91,19 +103,6 @@ pub(crate) fn scratch() -> Result<TempDir, BenchError> {
     let own = env::current_exe().map_err(io_error("cannot find this program"))?;
     let dir = own.parent().unwrap_or(Path::new("."));
     TempDir::with_prefix_in("figures-", dir).map_err(io_error("cannot make a scratch directory"))
-}
-
-/// The first line of the broker's output, if it comes in time. What follows is read and dropped.
-fn ready_line(process: &mut Process) -> Option<String> {
-    let output = process.stdout()?;
-    let (sender, lines) = mpsc::channel();
-    // Ends with the broker's output, so with the broker.
-    thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    lines.recv_timeout(READY_WITHIN).ok()
 }
 
 fn address_of(line: &str) -> Option<SocketAddr> {

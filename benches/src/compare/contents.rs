@@ -4,7 +4,11 @@
 //! batches, which a broker must not change; a reader checks each checksum and does the same. Equal
 //! counts and sums, and offsets without a gap, are the proof that nothing was lost, doubled or
 //! damaged.
+//!
+//! What a pipeline writes is batched as it likes. There the sum is of a hash of each record's key
+//! and value, so that neither batches nor the order of records count.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +16,8 @@ use kafka_protocol::messages::FetchResponse;
 use vltava_benches::fixtures;
 use vltava_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use vltava_protocol::messages::{ApiKey, BrokerId, FetchRequest};
-use vltava_protocol::record::batch::{BatchHeader, split_batches, verify_crc};
+use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchHeader, split_batches, verify_crc};
+use vltava_protocol::record::record::{Record, Records};
 
 use super::target::Target;
 use super::wire::{Wire, wait};
@@ -30,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the checksum of a batch stands.
 const CRC_AT: usize = 17;
 
-/// Records, and the sum of their batches' checksums.
+/// Records, and the sum of their batches' checksums or of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// How many records.
@@ -45,6 +50,27 @@ impl Contents {
         let crc = batch[CRC_AT..].first_chunk().map_or(0, |crc| u32::from_be_bytes(*crc));
         self.records += records * times;
         self.digest = self.digest.wrapping_add(u64::from(crc).wrapping_mul(times));
+    }
+
+    /// Adds one record.
+    pub(crate) fn add_record(&mut self, key: &[u8], value: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        value.hash(&mut hasher);
+        self.records += 1;
+        self.digest = self.digest.wrapping_add(hasher.finish());
+    }
+
+    /// The same, `times` times.
+    pub(crate) fn times(self, times: u64) -> Self {
+        let (records, digest) = (self.records * times, self.digest.wrapping_mul(times));
+        Self { records, digest }
+    }
+
+    /// Adds what is in another.
+    pub(crate) fn add_all(&mut self, other: Self) {
+        self.records += other.records;
+        self.digest = self.digest.wrapping_add(other.digest);
     }
 
     /// An error unless `self`, which was consumed, is what was produced.
@@ -136,14 +162,51 @@ impl Reader {
     }
 }
 
+/// The records of an uncompressed batch.
+pub(crate) fn records_of<'a>(
+    header: &BatchHeader,
+    batch: &'a Bytes,
+) -> impl Iterator<Item = Record<'a>> {
+    Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count).map_while(Result::ok)
+}
+
 /// Reads a topic with several consumers at once, each of them all of it, until each has as many
 /// records as `produced`; what they read must be that.
 pub(crate) fn read_back(
     target: &Target,
-    (topic, partitions): (&str, i32),
+    place: (&str, i32),
     consumers: usize,
     produced: Contents,
 ) -> Result<(), BenchError> {
+    let readers = read(target, place, consumers, produced.records, |_, _| {})?;
+    readers.iter().try_for_each(|reader| reader.contents().must_equal(produced))
+}
+
+/// Reads a topic that a pipeline has written. Its records must be `expected`, in whatever order.
+pub(crate) fn read_records(
+    target: &Target,
+    place: (&str, i32),
+    expected: Contents,
+) -> Result<(), BenchError> {
+    let mut contents = Contents::default();
+    read(target, place, 1, expected.records, |header, batch| {
+        for record in records_of(header, batch) {
+            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+            contents.add_record(key, value);
+        }
+    })?;
+    contents.must_equal(expected)
+}
+
+/// Reads a topic with several consumers at once, until each has so many records, or none comes any
+/// more.
+fn read(
+    target: &Target,
+    (topic, partitions): (&str, i32),
+    consumers: usize,
+    records: u64,
+    mut each: impl FnMut(&BatchHeader, &Bytes),
+) -> Result<Vec<Reader>, BenchError> {
     let mut readers: Vec<Reader> = (0..consumers).map(|_| Reader::new(topic, partitions)).collect();
     let mut wires = Vec::with_capacity(consumers);
     for reader in &mut readers {
@@ -158,16 +221,42 @@ pub(crate) fn read_back(
         for (reader, wire) in readers.iter_mut().zip(&mut wires) {
             let Some(answer) = wire.next()? else { continue };
             let before = reader.contents().records;
-            reader.take(answer, |_, _| {})?;
+            reader.take(answer, &mut each)?;
             if reader.contents().records > before {
                 quiet_since = Instant::now();
             }
-            if reader.contents().records >= produced.records {
+            if reader.contents().records >= records {
                 reading -= 1;
             } else {
                 wire.send(&reader.request())?;
             }
         }
     }
-    readers.iter().try_for_each(|reader| reader.contents().must_equal(produced))
+    Ok(readers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_records_does_not_count_but_everything_else_does() {
+        let of = |records: &[(&str, &str)]| {
+            let mut contents = Contents::default();
+            for (key, value) in records {
+                contents.add_record(key.as_bytes(), value.as_bytes());
+            }
+            contents
+        };
+        let two = of(&[("a", "1"), ("b", "2")]);
+        assert_eq!(two, of(&[("b", "2"), ("a", "1")]));
+        for other in
+            [&[("a", "2"), ("b", "1")], &[("a", "1"), ("a", "1")], &[("a1", ""), ("b", "2")]]
+        {
+            assert!(of(other).must_equal(two).is_err());
+        }
+        let mut twice = two;
+        twice.add_all(two);
+        assert_eq!(twice, two.times(2));
+    }
 }

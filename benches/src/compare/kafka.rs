@@ -16,12 +16,12 @@ use crate::client::Client;
 use crate::error::{BenchError, foreign, io_error};
 use crate::process::Process;
 
-/// The version in `peers/kafka/pom.xml`.
+/// The version in `peers/*/pom.xml`.
 pub(crate) const VERSION: &str = "4.3.1";
 /// The heap of `kafka-server-start.sh`.
 const HEAP: [&str; 2] = ["-Xms1g", "-Xmx1g"];
 /// The other options of `kafka-run-class.sh`.
-const JVM: [&str; 6] = [
+pub(super) const JVM: [&str; 6] = [
     "-server",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
@@ -44,25 +44,9 @@ pub(crate) struct Kafka {
 impl Kafka {
     /// Brings the artifacts, unless they are there.
     pub(crate) fn fetch() -> Result<Self, BenchError> {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/kafka");
-        let own = env::current_exe().map_err(io_error("cannot find this program"))?;
-        let found = own.ancestors().find(|path| path.join("CACHEDIR.TAG").is_file());
-        let root = found.unwrap_or(Path::new("target")).join("bench-tools");
-        fs::create_dir_all(&root).map_err(io_error("cannot make a directory for artifacts"))?;
-        let list = root.join(format!("kafka-{VERSION}.class-path"));
-        if !list.exists() {
-            let partial = list.with_extension("partial");
-            let mut maven = Command::new("mvn");
-            maven.args(["--quiet", "--batch-mode", "--file"]).arg(project.join("pom.xml"));
-            maven.arg(format!("-Doutput.directory={}", root.join("kafka").display()));
-            maven.arg("dependency:build-classpath");
-            maven.arg(format!("-Dmdep.outputFile={}", partial.display()));
-            succeed(&mut maven)?;
-            fs::rename(&partial, &list).map_err(io_error("cannot keep the class path"))?;
-        }
-        let class_path = fs::read_to_string(&list).map_err(io_error("cannot read a class path"))?;
-        let logging = project.join("log4j2.properties");
-        Ok(Self { class_path: class_path.trim().to_owned(), logging })
+        let (class_path, _) = artifacts("kafka")?;
+        let logging = project("kafka").join("log4j2.properties");
+        Ok(Self { class_path, logging })
     }
 
     /// A command that runs the class `main`, which needs `options` of the virtual machine.
@@ -119,6 +103,32 @@ impl Kafka {
         }
         Ok((process, address))
     }
+}
+
+fn project(peer: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(peer)
+}
+
+/// The class path of the artifacts that `peers/PEER/pom.xml` lists, which are brought unless they
+/// are there; and the directory where such things lie.
+pub(super) fn artifacts(peer: &str) -> Result<(String, PathBuf), BenchError> {
+    let own = env::current_exe().map_err(io_error("cannot find this program"))?;
+    let found = own.ancestors().find(|path| path.join("CACHEDIR.TAG").is_file());
+    let root = found.unwrap_or(Path::new("target")).join("bench-tools");
+    fs::create_dir_all(&root).map_err(io_error("cannot make a directory for artifacts"))?;
+    let list = root.join(format!("{peer}-{VERSION}.class-path"));
+    if !list.exists() {
+        let partial = list.with_extension("partial");
+        let mut maven = Command::new("mvn");
+        maven.args(["--quiet", "--batch-mode", "--file"]).arg(project(peer).join("pom.xml"));
+        maven.arg(format!("-Doutput.directory={}", root.join(peer).display()));
+        maven.arg("dependency:build-classpath");
+        maven.arg(format!("-Dmdep.outputFile={}", partial.display()));
+        succeed(&mut maven)?;
+        fs::rename(&partial, &list).map_err(io_error("cannot keep the class path"))?;
+    }
+    let class_path = fs::read_to_string(&list).map_err(io_error("cannot read a class path"))?;
+    Ok((class_path.trim().to_owned(), root))
 }
 
 /// What Kafka's own `config/server.properties` says, without addresses and paths; and no delay

@@ -35,13 +35,31 @@ pub(crate) enum Metric {
     Idle,
     /// From a start after `kill -9` to the first acknowledged record.
     Recovery,
+    /// Records that a pipeline took in a second.
+    Streamed,
+    /// Processor time of broker and pipeline for a million records that it took in.
+    StreamedCost,
+    /// The broker's part of that.
+    StreamedBrokerCost,
+    /// The pipeline's part of that.
+    StreamedPipelineCost,
+    /// From the acknowledgment of a record to the receipt of what was made of it, half of them.
+    ReadableP50,
+    /// 99 of 100.
+    ReadableP99,
+    /// 999 of 1,000.
+    ReadableP999,
+    /// The most of their own memory that broker and pipeline had resident at a time.
+    OwnMemoryTogether,
+    /// The most that they had resident at a time, pages of mapped files included.
+    PeakMemoryTogether,
     /// The broker's own memory that is resident, after the load.
     OwnMemory,
     /// The most that ever was resident, pages of mapped files included.
     PeakMemory,
 }
 
-/// What the ratio to Apache Kafka must be.
+/// What a ratio to Apache Kafka, or a figure, must be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) enum Bar {
     /// At least this.
@@ -51,11 +69,11 @@ pub(crate) enum Bar {
 }
 
 impl Bar {
-    /// Whether `ratio` is as promised.
-    pub(crate) fn is_met(self, ratio: f64) -> bool {
+    /// Whether `value` is as promised.
+    pub(crate) fn is_met(self, value: f64) -> bool {
         match self {
-            Self::AtLeast(bar) => ratio >= bar,
-            Self::AtMost(bar) => ratio <= bar,
+            Self::AtLeast(bar) => value >= bar,
+            Self::AtMost(bar) => value <= bar,
         }
     }
 }
@@ -97,6 +115,15 @@ impl Metric {
             Self::Creation => "a topic created",
             Self::Idle => "idle CPU",
             Self::Recovery => "kill -9 to first ack",
+            Self::Streamed => "records taken in",
+            Self::StreamedCost => "CPU, broker and pipeline",
+            Self::StreamedBrokerCost => "CPU, broker",
+            Self::StreamedPipelineCost => "CPU, pipeline",
+            Self::ReadableP50 => "ack to output p50",
+            Self::ReadableP99 => "ack to output p99",
+            Self::ReadableP999 => "ack to output p99.9",
+            Self::OwnMemoryTogether => "own memory, broker and pipeline",
+            Self::PeakMemoryTogether => "peak RSS, broker and pipeline",
             Self::OwnMemory => "own memory",
             Self::PeakMemory => "peak RSS, maps included",
         }
@@ -107,18 +134,28 @@ impl Metric {
         match self {
             Self::Produced | Self::Consumed => "MB/s",
             Self::ProducedCost | Self::ConsumedCost => "s/GiB",
+            Self::Streamed => "1000/s",
+            Self::StreamedCost | Self::StreamedBrokerCost | Self::StreamedPipelineCost => {
+                "s/million"
+            }
             Self::AckP50
             | Self::AckP99
             | Self::AckP999
             | Self::AckMax
             | Self::ReceivedP99
             | Self::ReceivedP999
+            | Self::ReadableP50
+            | Self::ReadableP99
+            | Self::ReadableP999
             | Self::ColdStart
             | Self::Creation
             | Self::Recovery => "ms",
             Self::RecordsCost => "ms/1000",
             Self::Idle => "% of a core",
-            Self::OwnMemory | Self::PeakMemory => "MiB",
+            Self::OwnMemory
+            | Self::PeakMemory
+            | Self::OwnMemoryTogether
+            | Self::PeakMemoryTogether => "MiB",
         }
     }
 
@@ -137,7 +174,24 @@ impl Metric {
             | Self::RecordsCost
             | Self::Creation
             | Self::Idle
-            | Self::PeakMemory => None,
+            | Self::PeakMemory
+            | Self::Streamed
+            | Self::StreamedCost
+            | Self::StreamedBrokerCost
+            | Self::StreamedPipelineCost
+            | Self::ReadableP50
+            | Self::ReadableP99
+            | Self::ReadableP999
+            | Self::OwnMemoryTogether
+            | Self::PeakMemoryTogether => None,
+        }
+    }
+
+    /// What we promise of our own figure, whatever Apache Kafka's is.
+    pub(crate) fn limit(self) -> Option<Bar> {
+        match self {
+            Self::ReadableP99 => Some(Bar::AtMost(5.0)),
+            _ => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::results::{Line, Results};
+use super::target::Kind;
 use crate::error::{BenchError, foreign};
 
 const LINE_PX: i32 = 20;
@@ -33,7 +34,7 @@ pub(crate) fn svg(results: &Results) -> Result<String, BenchError> {
     {
         let size = (width.unsigned_abs(), height.unsigned_abs());
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        draw(&area, &lines, height).map_err(foreign("drawing"))?;
+        draw(&area, results, &lines, height).map_err(foreign("drawing"))?;
         area.present().map_err(foreign("drawing"))?;
     }
     Ok(text)
@@ -42,14 +43,12 @@ pub(crate) fn svg(results: &Results) -> Result<String, BenchError> {
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
-fn draw<'a>(area: &Area<'a>, lines: &[&Line], height: i32) -> Drawn<'a> {
+fn draw<'a>(area: &Area<'a>, results: &Results, lines: &[&Line], height: i32) -> Drawn<'a> {
     area.fill(&WHITE)?;
     let title = ("sans-serif", 16).into_font().color(&BLACK);
-    area.draw(&Text::new(
-        "Vltava (page-cache) to Apache Kafka, ratio of each figure",
-        (10, 12),
-        title,
-    ))?;
+    let [base, ours, _] = results.suite.kinds().map(Kind::name);
+    let text = format!("{ours} to {base}, ratio of each figure");
+    area.draw(&Text::new(text, (10, 12), title))?;
     for tick in TICKS {
         let at = x(tick);
         let color = if (tick - 1.0).abs() < f64::EPSILON { BLACK } else { GRID };

@@ -28,11 +28,13 @@ fn put(path: &Path, text: &str) -> Result<(), BenchError> {
 
 /// The page.
 fn markdown(results: &Results, name: &str) -> String {
-    let command = if results.is_quick { "compare --quick" } else { "compare" };
+    let command = results.suite.command;
+    let short = if results.is_quick { " --quick" } else { "" };
     format!(
-        "# Vltava beside Apache Kafka\n\n{}\nWritten by `cargo run --release -p vltava-benches -- \
-         {command}`: {} repetitions; medians, and least and greatest ratio in brackets.\n\n\
+        "# {}\n\n{}\nWritten by `cargo run --release -p vltava-benches -- \
+         {command}{short}`: {} repetitions; medians, and least and greatest ratio in brackets.\n\n\
          ![ratios]({name}.svg)\n\n{}\n{}",
+        results.suite.title,
         results.machine.describe(),
         results.repetitions,
         table(results),
@@ -44,22 +46,26 @@ fn markdown(results: &Results, name: &str) -> String {
 pub(crate) fn table(results: &Results) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    let [kafka, memory, fsync] = [Kind::Kafka, Kind::PageCache, Kind::Fsync].map(Kind::name);
-    table.set_header(["row", "figure", kafka, memory, "ratio", "bar", fsync, "ratio"]);
+    let kinds = results.suite.kinds();
+    let [base, ours, other] = kinds.map(Kind::name);
+    table.set_header(["row", "figure", base, ours, "ratio", "bar", other, "ratio"]);
     let mut last = "";
     for line in &results.lines {
         let row = if line.row == last { "" } else { line.row };
         last = line.row;
         let share = line.fsync_share.map(|share| format!("; of page-cache {}", judged(share)));
+        let [base, ours, other] = kinds.map(|kind| figure(line, kind));
+        let of_figure = |limit| verdict(limit).map(|said| format!("figure {said}"));
+        let verdicts = [line.ratio.and_then(verdict), line.limit.and_then(of_figure)];
         table.add_row([
             row.to_owned(),
             format!("{}, {}", line.metric.name(), line.unit),
-            figure(line, Kind::Kafka),
-            figure(line, Kind::PageCache),
+            base,
+            ours,
             line.ratio.map_or_else(String::new, ratio),
-            line.ratio.and_then(verdict).unwrap_or_default(),
-            figure(line, Kind::Fsync),
-            line.fsync_ratio.map_or_else(String::new, ratio) + &share.unwrap_or_default(),
+            verdicts.into_iter().flatten().collect::<Vec<_>>().join("; "),
+            other,
+            line.other_ratio.map_or_else(String::new, ratio) + &share.unwrap_or_default(),
         ]);
     }
     table
@@ -110,10 +116,11 @@ mod tests {
     use crate::compare::machine::Machine;
     use crate::compare::metric::{Metric, Sample};
     use crate::compare::rows::ROWS;
+    use crate::compare::suite::BROKERS;
 
     #[test]
     fn a_page_a_program_and_a_plot_say_the_same() {
-        let mut results = Results::new(Machine::look(), true, 1);
+        let mut results = Results::new(&BROKERS, Machine::look(), true, 1);
         results.add(&ROWS[0], Kind::Kafka, 0, &[Sample(Metric::ProducedCost, 2.0)]);
         results.add(&ROWS[0], Kind::PageCache, 0, &[Sample(Metric::ProducedCost, 0.5)]);
         results.fail(&ROWS[0], Kind::Fsync, "the disk\nfailed".to_owned());

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::machine::Machine;
 use super::metric::{Bar, Metric, Sample};
 use super::rows::Row;
+use super::suite::Suite;
 use super::target::Kind;
 
 /// `fsync` keeps at least this share of what `page-cache` takes in, in the row of the defaults.
@@ -41,7 +42,7 @@ impl Spread {
     }
 }
 
-/// A ratio, and what was promised of it.
+/// A ratio, or a figure, and what was promised of it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Ratio {
     /// The figure.
@@ -63,10 +64,12 @@ pub(crate) struct Line {
     pub(crate) unit: &'static str,
     /// Every sample, by broker, in the order of the repetitions; a failed run leaves a gap.
     pub(crate) samples: BTreeMap<Kind, Vec<Option<f64>>>,
-    /// `page-cache` to Kafka.
+    /// Ours to Kafka's.
     pub(crate) ratio: Option<Ratio>,
-    /// `fsync` to Kafka.
-    pub(crate) fsync_ratio: Option<Ratio>,
+    /// The other's to Kafka's.
+    pub(crate) other_ratio: Option<Ratio>,
+    /// Our figure itself, where something is promised of it.
+    pub(crate) limit: Option<Ratio>,
     /// `fsync` to `page-cache`, where something is promised of it.
     pub(crate) fsync_share: Option<Ratio>,
 }
@@ -85,6 +88,9 @@ pub(crate) struct Failure {
 /// Everything.
 #[derive(Debug, Serialize)]
 pub(crate) struct Results {
+    /// Of which comparison.
+    #[serde(skip)]
+    pub(crate) suite: &'static Suite,
     /// Where.
     pub(crate) machine: Machine,
     /// Whether it was the short form.
@@ -99,8 +105,14 @@ pub(crate) struct Results {
 
 impl Results {
     /// Nothing yet.
-    pub(crate) fn new(machine: Machine, is_quick: bool, repetitions: usize) -> Self {
-        Self { machine, is_quick, repetitions, lines: Vec::new(), failures: Vec::new() }
+    pub(crate) fn new(
+        suite: &'static Suite,
+        machine: Machine,
+        is_quick: bool,
+        repetitions: usize,
+    ) -> Self {
+        let (lines, failures) = (Vec::new(), Vec::new());
+        Self { suite, machine, is_quick, repetitions, lines, failures }
     }
 
     /// Takes the samples of one run.
@@ -128,7 +140,8 @@ impl Results {
                 unit: metric.unit(),
                 samples: BTreeMap::new(),
                 ratio: None,
-                fsync_ratio: None,
+                other_ratio: None,
+                limit: None,
                 fsync_share: None,
             });
             self.lines.len() - 1
@@ -138,11 +151,13 @@ impl Results {
 
     /// Forms the ratios, once all runs are done.
     pub(crate) fn finish(&mut self, rows: &[&Row]) {
+        let Suite { base, ours, other, .. } = *self.suite;
         for line in &mut self.lines {
             let row = rows.iter().find(|row| row.name == line.row);
             let bar = row.and_then(|row| row.bar(line.metric));
-            line.ratio = line.ratio_of(Kind::PageCache, Kind::Kafka, bar);
-            line.fsync_ratio = line.ratio_of(Kind::Fsync, Kind::Kafka, None);
+            line.ratio = line.ratio_of(ours, base, bar);
+            line.other_ratio = line.ratio_of(other, base, None);
+            line.limit = line.metric.limit().and_then(|limit| line.figure_of(ours, limit));
             if line.row == FSYNC_ROW && line.metric == Metric::Produced {
                 line.fsync_share = line.ratio_of(Kind::Fsync, Kind::PageCache, Some(FSYNC_SHARE));
             }
@@ -154,6 +169,11 @@ impl Line {
     /// The figures of one broker.
     pub(crate) fn spread(&self, kind: Kind) -> Option<Spread> {
         Spread::of(self.samples.get(&kind)?.iter().flatten().copied().collect())
+    }
+
+    fn figure_of(&self, kind: Kind, limit: Bar) -> Option<Ratio> {
+        let spread = self.spread(kind)?;
+        Some(Ratio { spread, bar: Some(limit), is_met: Some(limit.is_met(spread.median)) })
     }
 
     fn ratio_of(&self, kind: Kind, to: Kind, bar: Option<Bar>) -> Option<Ratio> {
@@ -168,12 +188,13 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::rows::ROWS;
+    use crate::compare::rows::{ROWS, STREAM_ROWS};
+    use crate::compare::suite::{BROKERS, STREAMS};
 
     #[test]
     fn ratios_are_formed_within_a_repetition() {
         let row = &ROWS[0];
-        let mut results = Results::new(Machine::look(), true, 3);
+        let mut results = Results::new(&BROKERS, Machine::look(), true, 3);
         for (at, (kafka, ours)) in [(100.0, 100.0), (10.0, 20.0), (50.0, 60.0)].iter().enumerate() {
             results.add(row, Kind::Kafka, at, &[Sample(Metric::Produced, *kafka)]);
             if at != 1 {
@@ -189,5 +210,18 @@ mod tests {
         assert_eq!(line.samples[&Kind::Fsync], [Some(100.0), None, Some(50.0)]);
         let share = line.fsync_share.unwrap();
         assert_eq!((share.spread.min, share.spread.max), (50.0 / 60.0, 1.0));
+    }
+
+    #[test]
+    fn a_figure_can_be_judged_by_itself() {
+        let row = &STREAM_ROWS[0];
+        let mut results = Results::new(&STREAMS, Machine::look(), true, 1);
+        results.add(row, Kind::StreamsOnKafka, 0, &[Sample(Metric::ReadableP99, 100.0)]);
+        results.add(row, Kind::Pipeline, 0, &[Sample(Metric::ReadableP99, 7.5)]);
+        results.finish(&[row]);
+        let line = &results.lines[0];
+        assert!(line.ratio.unwrap().is_met.is_none());
+        let limit = line.limit.unwrap();
+        assert_eq!((limit.bar, limit.is_met), (Some(Bar::AtMost(5.0)), Some(false)));
     }
 }

@@ -1,10 +1,14 @@
 //! What is compared: a table of data.
 
+use vltava_benches::fixtures::Values;
+use vltava_benches::jobs::Job;
+
 use super::loads::Cx;
 use super::loads::exchange::{Exchange, Library};
 use super::loads::fleet::Fleet;
-use super::loads::open_loop::OpenLoop;
+use super::loads::open_loop::{OpenLoop, Through};
 use super::loads::reads::Reads;
+use super::loads::streaming::Streaming;
 use super::measures::Life;
 use super::metric::{Bar, Metric, Sample};
 use super::target::{Kind, Target};
@@ -21,6 +25,8 @@ pub(crate) enum Load {
     OpenLoop(OpenLoop),
     /// Many producers of little each.
     Fleet(Fleet),
+    /// A pipeline, as fast as it can.
+    Streaming(Streaming),
 }
 
 impl Load {
@@ -31,6 +37,7 @@ impl Load {
             Self::Reads(reads) => reads.run(cx, target),
             Self::OpenLoop(open_loop) => open_loop.run(cx, target),
             Self::Fleet(fleet) => fleet.run(cx, target),
+            Self::Streaming(streaming) => streaming.run(cx, target),
         }
     }
 }
@@ -74,6 +81,15 @@ impl Row {
         Self::new(name, Load::Exchange(exchange))
     }
 
+    const fn streaming(name: &'static str, streaming: Streaming) -> Self {
+        let bar = Some((Metric::StreamedCost, Bar::AtMost(0.1)));
+        Self { bar, kinds: Kind::STREAMS, ..Self::new(name, Load::Streaming(streaming)) }
+    }
+
+    const fn through(name: &'static str, open_loop: OpenLoop) -> Self {
+        Self { kinds: Kind::STREAMS, ..Self::new(name, Load::OpenLoop(open_loop)) }
+    }
+
     const fn quick(self) -> Self {
         Self { is_quick: true, ..self }
     }
@@ -95,7 +111,23 @@ const LIBRDKAFKA: Exchange =
     Exchange { library: Library::Librdkafka, is_idempotent: false, ..Exchange::DEFAULT };
 
 const CATCH_UP: Reads = Reads { consumers: 1, is_cold: false };
-const RATE: OpenLoop = OpenLoop { record_bytes: 1024, rate: 1000, acks: -1, partitions: 4 };
+const RATE: OpenLoop = OpenLoop {
+    record_bytes: 1024,
+    rate: 1000,
+    acks: -1,
+    partitions: 4,
+    request_records: 1,
+    through: None,
+};
+const MARKED: OpenLoop = OpenLoop {
+    record_bytes: 100,
+    rate: 10_000,
+    request_records: 10,
+    through: Some(Through { job: Job::Mark, settings: &[] }),
+    ..RATE
+};
+const FILTERED: Streaming =
+    Streaming { job: Job::FilterMark, values: Values::Noise(100), share: 1 };
 
 /// Everything, in the order of the table.
 pub(crate) const ROWS: &[Row] = &[
@@ -171,6 +203,32 @@ pub(crate) const ROWS: &[Row] = &[
     .alike(),
 ];
 
+/// Everything about pipelines, in the order of the table.
+pub(crate) const STREAM_ROWS: &[Row] = &[
+    Row::streaming("filter and map, 100 B", FILTERED).quick(),
+    Row::streaming("filter and map, 1 KiB", Streaming { values: Values::Noise(1024), ..FILTERED })
+        .quick(),
+    Row::streaming(
+        "JSON: filter, and one field",
+        Streaming { job: Job::Pick, values: Values::Documents, share: 1 },
+    )
+    .quick(),
+    Row::streaming(
+        "split of a text into 8 words",
+        Streaming { job: Job::Split, values: Values::Words, share: 8 },
+    )
+    .quick(),
+    Row::through("latency, 10,000 records/s of 100 B", MARKED).quick(),
+    Row::through(
+        "latency, the same, Kafka Streams with linger.ms=0",
+        OpenLoop {
+            through: Some(Through { job: Job::Mark, settings: &["producer.linger.ms=0"] }),
+            ..MARKED
+        },
+    )
+    .quick(),
+];
+
 /// The row of what is measured after all loads.
 pub(crate) const AFTER: Row = Row::of("after all loads", Work::After);
 
@@ -180,10 +238,13 @@ mod tests {
 
     #[test]
     fn rows_have_names_of_their_own() {
-        let mut names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), ROWS.len());
+        for rows in [ROWS, STREAM_ROWS] {
+            let mut names: Vec<_> = rows.iter().map(|row| row.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), rows.len());
+        }
         assert!(ROWS.iter().all(|row| row.kinds.starts_with(Kind::ALIKE)));
+        assert!(STREAM_ROWS.iter().all(|row| row.kinds == Kind::STREAMS));
     }
 }

@@ -1,5 +1,6 @@
 //! The brokers that are compared, each a process with a data directory of its own.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,10 +9,15 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::kafka::Kafka;
+use super::kafka_streams::KafkaStreams;
 use crate::client::Client;
-use crate::error::{BenchError, io_error};
+use crate::dialog::Dialog;
+use crate::error::{BenchError, foreign, io_error};
 use crate::process::Process;
 use crate::vltava::{Broker, scratch};
+
+/// How long a broker of ours may take to start or stop a pipeline.
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
 /// What runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -22,11 +28,20 @@ pub(crate) enum Kind {
     PageCache,
     /// Vltava as it is by default: `log.durability=fsync`.
     Fsync,
+    /// Kafka Streams, a process of its own, on Apache Kafka.
+    StreamsOnKafka,
+    /// Kafka Streams, a process of its own, on Vltava with `page-cache`.
+    StreamsOnVltava,
+    /// A pipeline of Vltava inside the broker, with `page-cache`.
+    Pipeline,
 }
 
 impl Kind {
     /// All of them.
     pub(crate) const ALL: &[Self] = &[Self::Kafka, Self::PageCache, Self::Fsync];
+    /// What runs pipelines.
+    pub(crate) const STREAMS: &[Self] =
+        &[Self::StreamsOnKafka, Self::StreamsOnVltava, Self::Pipeline];
     /// Those of the same bargain.
     pub(crate) const ALIKE: &[Self] = &[Self::Kafka, Self::PageCache];
 
@@ -36,6 +51,9 @@ impl Kind {
             Self::Kafka => "Kafka",
             Self::PageCache => "Vltava page-cache",
             Self::Fsync => "Vltava fsync",
+            Self::StreamsOnKafka => "Kafka Streams on Kafka",
+            Self::StreamsOnVltava => "Kafka Streams on Vltava",
+            Self::Pipeline => "Vltava in process",
         }
     }
 }
@@ -47,15 +65,25 @@ pub(crate) struct Tools {
     pub(crate) vltava: PathBuf,
     /// Apache Kafka's artifacts.
     pub(crate) kafka: Kafka,
+    /// Kafka Streams' artifacts, where they are needed.
+    pub(crate) kafka_streams: Option<KafkaStreams>,
 }
 
 /// A running broker. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub(crate) struct Target {
     kind: Kind,
+    running: Running,
+    dir: TempDir,
+}
+
+/// A process that serves.
+#[derive(Debug)]
+struct Running {
     process: Process,
     address: SocketAddr,
-    dir: TempDir,
+    /// How to talk to it, where it is one of ours.
+    dialog: Option<RefCell<Dialog>>,
 }
 
 /// Time that passed, and processor time that a broker took meanwhile.
@@ -84,8 +112,8 @@ impl Target {
     pub(crate) fn start(kind: Kind, tools: &Tools) -> Result<Self, BenchError> {
         let dir = scratch()?;
         prepare(kind, tools, dir.path())?;
-        let (process, address) = launch(kind, tools, dir.path())?;
-        Ok(Self { kind, process, address, dir })
+        let running = launch(kind, tools, dir.path())?;
+        Ok(Self { kind, running, dir })
     }
 
     /// Starts a broker on an empty directory; also tells when its process was started. What comes
@@ -94,15 +122,15 @@ impl Target {
         let dir = scratch()?;
         prepare(kind, tools, dir.path())?;
         let started = Instant::now();
-        let (process, address) = launch(kind, tools, dir.path())?;
-        Ok((Self { kind, process, address, dir }, started))
+        let running = launch(kind, tools, dir.path())?;
+        Ok((Self { kind, running, dir }, started))
     }
 
     /// Ends the process with `kill -9` and starts it again on the same directory; tells when.
     pub(crate) fn crash_and_restart(&mut self, tools: &Tools) -> Result<Instant, BenchError> {
-        self.process.kill()?;
+        self.running.process.kill()?;
         let started = Instant::now();
-        (self.process, self.address) = launch(self.kind, tools, self.dir.path())?;
+        self.running = launch(self.kind, tools, self.dir.path())?;
         Ok(started)
     }
 
@@ -113,17 +141,24 @@ impl Target {
 
     /// Its process.
     pub(crate) fn process(&self) -> &Process {
-        &self.process
+        &self.running.process
+    }
+
+    /// Says a line to a broker that runs pipelines, and waits for its answer.
+    pub(crate) fn ask(&self, line: &str, answer: &str) -> Result<(), BenchError> {
+        let dialog = self.running.dialog.as_ref().ok_or(BenchError::Malformed("a command"))?;
+        let asked = dialog.borrow_mut().ask(line, answer, ANSWER_WITHIN);
+        asked.map_err(|error| foreign(self.kind.name())(error))
     }
 
     /// Where it serves Kafka's protocol.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.running.address
     }
 
     /// The same for foreign clients.
     pub(crate) fn bootstrap(&self) -> String {
-        self.address.to_string()
+        self.address().to_string()
     }
 
     /// Where its data lies.
@@ -133,7 +168,7 @@ impl Target {
 
     /// A connection.
     pub(crate) fn client(&self) -> Result<Client, BenchError> {
-        Client::connect(self.address)
+        Client::connect(self.address())
     }
 
     /// Does `work` and tells what it took.
@@ -141,10 +176,11 @@ impl Target {
         &self,
         work: impl FnOnce() -> Result<T, BenchError>,
     ) -> Result<(T, Spent), BenchError> {
-        let (before, started) = (self.process.processor_time()?, Instant::now());
+        let process = self.process();
+        let (before, started) = (process.processor_time()?, Instant::now());
         let done = work()?;
         let wall = started.elapsed();
-        let processor = self.process.processor_time()?.saturating_sub(before);
+        let processor = process.processor_time()?.saturating_sub(before);
         Ok((done, Spent { wall, processor }))
     }
 
@@ -160,18 +196,23 @@ impl Target {
 
 fn prepare(kind: Kind, tools: &Tools, dir: &Path) -> Result<(), BenchError> {
     match kind {
-        Kind::Kafka => tools.kafka.format(dir),
-        Kind::PageCache | Kind::Fsync => Ok(()),
+        Kind::Kafka | Kind::StreamsOnKafka => tools.kafka.format(dir),
+        Kind::PageCache | Kind::Fsync | Kind::StreamsOnVltava | Kind::Pipeline => Ok(()),
     }
 }
 
-fn launch(kind: Kind, tools: &Tools, dir: &Path) -> Result<(Process, SocketAddr), BenchError> {
-    let durability = match kind {
-        Kind::Kafka => return tools.kafka.start(dir),
-        Kind::PageCache => "log.durability=page-cache",
-        Kind::Fsync => "log.durability=fsync",
+fn launch(kind: Kind, tools: &Tools, dir: &Path) -> Result<Running, BenchError> {
+    let plain = |durability| Broker::start(&tools.vltava, dir, &[durability]);
+    let broker = match kind {
+        Kind::Kafka | Kind::StreamsOnKafka => {
+            let (process, address) = tools.kafka.start(dir)?;
+            return Ok(Running { process, address, dialog: None });
+        }
+        Kind::PageCache | Kind::StreamsOnVltava => plain("log.durability=page-cache")?,
+        Kind::Fsync => plain("log.durability=fsync")?,
+        Kind::Pipeline => Broker::start_embedded(dir)?,
     };
-    let broker = Broker::start(&tools.vltava, dir, &[durability])?;
     let address = broker.address();
-    Ok((broker.into_process(), address))
+    let (process, dialog) = broker.into_parts();
+    Ok(Running { process, address, dialog: Some(RefCell::new(dialog)) })
 }

@@ -1,16 +1,21 @@
 //! The loads: one file each. A load is data (see [`super::rows`]) that runs against a broker and
 //! gives samples; what it consumed it compares with what it produced.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
-use super::target::Tools;
+use vltava_benches::fixtures::Values;
 
+use super::target::{Kind, Tools};
+
+mod application;
 pub(super) mod exchange;
 pub(super) mod fleet;
 mod java;
 mod librdkafka;
 pub(super) mod open_loop;
 pub(super) mod reads;
+pub(super) mod streaming;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -48,17 +53,28 @@ pub(crate) struct Cx<'a> {
     pub(crate) scale: Scale,
     /// How many topics were named so far.
     topics: Cell<u32>,
+    /// The inputs of pipelines that were filled.
+    sources: RefCell<BTreeMap<(Kind, Values, usize), String>>,
 }
 
 impl<'a> Cx<'a> {
     /// A context.
     pub(crate) fn new(tools: &'a Tools, scale: Scale) -> Self {
-        Self { tools, scale, topics: Cell::new(0) }
+        Self { tools, scale, topics: Cell::new(0), sources: RefCell::default() }
     }
 
     /// A topic name that was not used before.
     pub(crate) fn topic(&self) -> String {
         self.topics.set(self.topics.get() + 1);
         format!("compare-{:04}", self.topics.get())
+    }
+
+    /// The name of a topic with these values in so many batches on this broker; and whether it was
+    /// not used before.
+    pub(crate) fn source(&self, kind: Kind, values: Values, batches: usize) -> (String, bool) {
+        let mut sources = self.sources.borrow_mut();
+        let before = sources.len();
+        let name = sources.entry((kind, values, batches)).or_insert_with(|| self.topic()).clone();
+        (name, sources.len() > before)
     }
 }

@@ -1,25 +1,26 @@
 //! Latency at a fixed rate: records are due at moments that no answer can move.
 //!
-//! A record is one request. It is due at `start + number / rate`, is sent then or, when this
-//! program was late, as soon as it can; and its latency counts from when it was *due*. So a broker
-//! that stalls is charged for every record that was due meanwhile, not for one: coordinated
-//! omission cannot happen. A consumer waits at the tail all the while, and what it receives carries
-//! the time at which it was due.
+//! A request carries one record or a few. It is due at `start + number / rate`, is sent then or,
+//! when this program was late, as soon as it can; and its latency counts from when it was *due*. So
+//! a broker that stalls is charged for every record that was due meanwhile, not for one:
+//! coordinated omission cannot happen. A consumer waits at the tail all the while; what it receives
+//! carries its number. Where a pipeline stands between, the consumer waits at the tail of its
+//! output, and what counts is the time from a record's acknowledgment to the receipt of what was
+//! made of it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hdrhistogram::Histogram;
 use vltava_benches::fixtures::{self, NOW};
+use vltava_benches::jobs::Job;
 use vltava_protocol::ids::Timestamp;
-use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use vltava_protocol::record::builder::{BatchBuilder, BatchFields};
 use vltava_protocol::record::compression::Codec;
-use vltava_protocol::record::record::Records;
 
 use super::Cx;
-use crate::compare::contents::{Contents, Reader};
+use super::application::{Application, Start};
+use crate::compare::contents::{Contents, Reader, records_of};
 use crate::compare::metric::{Metric, Sample};
 use crate::compare::pump::acknowledged;
 use crate::compare::target::Target;
@@ -29,7 +30,7 @@ use crate::error::BenchError;
 /// Connections that produce.
 const PRODUCERS: usize = 8;
 /// The first part of a run warms caches and compilers and is not counted.
-const WARM_UP_SHARE: u32 = 4;
+const WARM_UP_SHARE: usize = 4;
 /// What is still unanswered so long after the last record was due is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest latency that is told apart from longer ones, and significant digits.
@@ -47,142 +48,257 @@ pub(crate) struct OpenLoop {
     pub(crate) acks: i16,
     /// Partitions of the topic.
     pub(crate) partitions: i32,
+    /// Records of a request; they are due together.
+    pub(crate) request_records: u32,
+    /// The pipeline that the records go through, if any.
+    pub(crate) through: Option<Through>,
+}
+
+/// A pipeline between producers and consumer. It keeps the key and makes one record of one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Through {
+    /// What it does.
+    pub(crate) job: Job,
+    /// Kafka Streams' settings that are not its defaults.
+    pub(crate) settings: &'static [&'static str],
 }
 
 impl OpenLoop {
     /// Runs it once.
     pub(crate) fn run(&self, cx: &Cx<'_>, target: &Target) -> Result<Vec<Sample>, BenchError> {
         let mut client = target.client()?;
-        let topic = cx.topic();
-        client.create_ready_topic(&topic, self.partitions)?;
-        let count = self.rate * cx.scale.seconds as u32;
-        let run = Generator::new(*self, &topic, count, target)?;
-        let (latencies, spent) = target.spent(|| run.run())?;
-        client.delete_topic(&topic)?;
-        let [acks, received] = latencies;
-        let of = |histogram: &Histogram<u64>, quantile| {
-            histogram.value_at_quantile(quantile) as f64 / 1000.0
+        let source = cx.topic();
+        client.create_lasting_topic(&source, self.partitions)?;
+        let requests = self.rate / self.request_records * cx.scale.seconds as u32;
+        let run = |sink: &str| Generator::new(*self, [&source, sink], requests, target)?.run();
+        let samples = match self.through {
+            None => {
+                let (latencies, spent) = target.spent(|| run(&source))?;
+                let records = f64::from(requests * self.request_records);
+                let cost = spent.processor.as_secs_f64() * 1e6 / records;
+                let [mut samples, received] = [latencies.acks(), latencies.received()];
+                samples.extend(received);
+                samples.push(Sample(Metric::RecordsCost, cost));
+                samples
+            }
+            Some(Through { job, settings }) => {
+                let sink = cx.topic();
+                client.create_lasting_topic(&sink, self.partitions)?;
+                let start = Start { job, source: &source, sink: &sink, settings };
+                let mut application = Application::start(cx, target, start)?;
+                let before = application.processor_time()?;
+                let latencies = run(&sink).map_err(|error| application.explain(error))?;
+                let spent = application.processor_time()?.since(before);
+                application.stop()?;
+                client.delete_topic(&sink)?;
+                let cost =
+                    |seconds: f64| seconds * 1e6 / f64::from(requests * self.request_records);
+                let mut samples = latencies.readable();
+                samples.push(Sample(Metric::StreamedCost, cost(spent.together())));
+                samples.push(Sample(Metric::StreamedBrokerCost, cost(spent.broker)));
+                samples.push(Sample(Metric::StreamedPipelineCost, cost(spent.pipeline)));
+                samples
+            }
         };
-        Ok(vec![
-            Sample(Metric::AckP50, of(&acks, 0.5)),
-            Sample(Metric::AckP99, of(&acks, 0.99)),
-            Sample(Metric::AckP999, of(&acks, 0.999)),
+        client.delete_topic(&source)?;
+        Ok(samples)
+    }
+}
+
+/// When each request of a run was due, acknowledged, and received by the consumer.
+struct Latencies {
+    load: OpenLoop,
+    acknowledged: Vec<Option<Duration>>,
+    /// By record.
+    received: Vec<Option<Duration>>,
+}
+
+impl Latencies {
+    fn acks(&self) -> Vec<Sample> {
+        let acks = histogram(&self.acknowledged, |at, then| then.saturating_sub(self.load.due(at)));
+        vec![
+            Sample(Metric::AckP50, milliseconds(&acks, 0.5)),
+            Sample(Metric::AckP99, milliseconds(&acks, 0.99)),
+            Sample(Metric::AckP999, milliseconds(&acks, 0.999)),
             Sample(Metric::AckMax, acks.max() as f64 / 1000.0),
-            Sample(Metric::ReceivedP99, of(&received, 0.99)),
-            Sample(Metric::ReceivedP999, of(&received, 0.999)),
-            Sample(Metric::RecordsCost, spent.processor.as_secs_f64() * 1e6 / f64::from(count)),
-        ])
+        ]
+    }
+
+    fn received(&self) -> Vec<Sample> {
+        let received = histogram(&self.received, |at, then| {
+            then.saturating_sub(self.load.due(self.load.request_of(at)))
+        });
+        vec![
+            Sample(Metric::ReceivedP99, milliseconds(&received, 0.99)),
+            Sample(Metric::ReceivedP999, milliseconds(&received, 0.999)),
+        ]
+    }
+
+    /// From the acknowledgment. What is received before it, on another connection, took no time.
+    fn readable(&self) -> Vec<Sample> {
+        let readable = histogram(&self.received, |at, then| {
+            let acknowledged = self.acknowledged[self.load.request_of(at) as usize];
+            then.saturating_sub(acknowledged.unwrap_or(then))
+        });
+        vec![
+            Sample(Metric::ReadableP50, milliseconds(&readable, 0.5)),
+            Sample(Metric::ReadableP99, milliseconds(&readable, 0.99)),
+            Sample(Metric::ReadableP999, milliseconds(&readable, 0.999)),
+        ]
+    }
+}
+
+/// Latencies in microseconds, without those of the warm-up.
+fn histogram(
+    moments: &[Option<Duration>],
+    latency: impl Fn(u32, Duration) -> Duration,
+) -> Histogram<u64> {
+    let mut histogram =
+        Histogram::new_with_max(LATENCY_US_MAX, DIGITS).expect("these bounds are valid");
+    let moments = moments.iter().enumerate().skip(moments.len() / WARM_UP_SHARE);
+    for (at, moment) in moments.filter_map(|(at, moment)| Some((at, (*moment)?))) {
+        histogram.saturating_record(latency(at as u32, moment).as_micros() as u64);
+    }
+    histogram
+}
+
+fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1000.0
+}
+
+impl OpenLoop {
+    /// When a request is due.
+    fn due(&self, request: u32) -> Duration {
+        let rate = u64::from(self.rate / self.request_records);
+        Duration::from_nanos(u64::from(request) * 1_000_000_000 / rate)
+    }
+
+    /// The request that carries a record.
+    fn request_of(&self, record: u32) -> u32 {
+        record / self.request_records
     }
 }
 
 /// One run under way.
 struct Generator {
     load: OpenLoop,
+    /// To which it produces.
     topic: String,
-    count: u32,
+    requests: u32,
     /// The consumer's connection is the last.
     wires: Vec<Wire>,
-    /// Requests without an answer, and when each was due, by connection.
-    under_way: Vec<VecDeque<(u32, Duration)>>,
+    /// Requests without an answer, by connection.
+    under_way: Vec<VecDeque<u32>>,
     reader: Reader,
     builder: BatchBuilder,
     value: Vec<u8>,
-    produced: Contents,
-    acknowledged: u32,
-    latencies: [Histogram<u64>; 2],
+    /// What must be received, and what was.
+    expected: Contents,
+    received: Contents,
+    unanswered: u32,
+    latencies: Latencies,
 }
 
 impl Generator {
-    fn new(load: OpenLoop, topic: &str, count: u32, target: &Target) -> Result<Self, BenchError> {
+    /// A run that produces to the first topic and consumes the second.
+    fn new(
+        load: OpenLoop,
+        [source, sink]: [&str; 2],
+        requests: u32,
+        target: &Target,
+    ) -> Result<Self, BenchError> {
         let mut wires = Vec::new();
         for _ in 0..=PRODUCERS {
             wires.push(Wire::connect(target.address())?);
         }
-        let histogram =
-            || Histogram::new_with_max(LATENCY_US_MAX, DIGITS).expect("these bounds are valid");
+        let acknowledged = vec![None; requests as usize];
+        let received = vec![None; (requests * load.request_records) as usize];
         Ok(Self {
             load,
-            topic: topic.to_owned(),
-            count,
+            topic: source.to_owned(),
+            requests,
             wires,
             under_way: vec![VecDeque::new(); PRODUCERS],
-            reader: Reader::new(topic, load.partitions),
+            reader: Reader::new(sink, load.partitions),
             builder: BatchBuilder::new(Codec::None, None),
             value: vec![b'v'; load.record_bytes],
-            produced: Contents::default(),
-            acknowledged: 0,
-            latencies: [histogram(), histogram()],
+            expected: Contents::default(),
+            received: Contents::default(),
+            unanswered: requests,
+            latencies: Latencies { load, acknowledged, received },
         })
     }
 
-    /// Acknowledgments first, then receipts, in microseconds.
-    fn run(mut self) -> Result<[Histogram<u64>; 2], BenchError> {
+    fn run(mut self) -> Result<Latencies, BenchError> {
         let request = self.reader.request();
         self.wires[PRODUCERS].send(&request)?;
+        let records = u64::from(self.requests * self.load.request_records);
         let start = Instant::now();
-        let end = self.due(self.count) + PATIENCE;
+        let end = self.load.due(self.requests) + PATIENCE;
         let mut sent = 0;
-        while self.acknowledged < self.count
-            || self.reader.contents().records < u64::from(self.count)
-        {
+        while self.unanswered > 0 || self.received.records < records {
             let now = start.elapsed();
-            while sent < self.count && self.due(sent) <= now {
+            while sent < self.requests && self.load.due(sent) <= now {
                 self.send(sent)?;
                 sent += 1;
             }
-            let next = if sent < self.count { self.due(sent) } else { end };
+            let next = if sent < self.requests { self.load.due(sent) } else { end };
             wait(&mut self.wires, next.saturating_sub(start.elapsed()))?;
             self.take_answers(start)?;
             if start.elapsed() > end {
                 return Err(BenchError::TooLong("a record at a fixed rate"));
             }
         }
-        self.reader.contents().must_equal(self.produced)?;
+        self.received.must_equal(self.expected)?;
         Ok(self.latencies)
     }
 
-    /// When a record is due.
-    fn due(&self, number: u32) -> Duration {
-        Duration::from_nanos(u64::from(number) * 1_000_000_000 / u64::from(self.load.rate))
-    }
-
-    fn send(&mut self, number: u32) -> Result<(), BenchError> {
-        let due = self.due(number);
-        self.value[..8].copy_from_slice(&(due.as_nanos() as u64).to_be_bytes());
-        let timestamp = Timestamp(NOW.0 + i64::from(number));
-        self.builder.append(timestamp, Some(&number.to_be_bytes()), Some(&self.value), &[]);
+    fn send(&mut self, request: u32) -> Result<(), BenchError> {
+        for at in 0..self.load.request_records {
+            let number = request * self.load.request_records + at;
+            let timestamp = Timestamp(NOW.0 + i64::from(number));
+            let key = number.to_be_bytes();
+            self.value[..4].copy_from_slice(&key);
+            self.builder.append(timestamp, Some(&key), Some(&self.value), &[]);
+            let contents = &mut self.expected;
+            match self.load.through {
+                None => contents.add_record(&key, &self.value),
+                Some(Through { job, .. }) => {
+                    job.outputs(&key, &self.value, |key, value| contents.add_record(key, value));
+                }
+            }
+        }
         let batch = self.builder.build(&BatchFields::default()).expect("it is not compressed");
         self.builder.clear();
-        self.produced.add(&batch, 1, 1);
-        let partition = number as i32 % self.load.partitions;
+        let partition = request as i32 % self.load.partitions;
         let to = (self.topic.as_str(), partition);
-        let frame = fixtures::produce_frame_to(to, self.load.acks, &batch, number as i32);
-        let at = number as usize % PRODUCERS;
-        self.under_way[at].push_back((number, due));
+        let frame = fixtures::produce_frame_to(to, self.load.acks, &batch, request as i32);
+        let at = request as usize % PRODUCERS;
+        self.under_way[at].push_back(request);
         self.wires[at].send(&frame)
     }
 
     fn take_answers(&mut self, start: Instant) -> Result<(), BenchError> {
-        let counted_from = self.due(self.count / WARM_UP_SHARE);
-        let [acks, received] = &mut self.latencies;
+        let Latencies { acknowledged: acknowledged_at, received: received_at, .. } =
+            &mut self.latencies;
         for (wire, under_way) in self.wires.iter_mut().zip(&mut self.under_way) {
             while let Some(answer) = wire.next()? {
-                let (number, due) =
-                    under_way.pop_front().ok_or(BenchError::Malformed("Produce"))?;
-                acknowledged(answer, Some(number as i32))?;
-                if due >= counted_from {
-                    acks.saturating_record(start.elapsed().saturating_sub(due).as_micros() as u64);
-                }
-                self.acknowledged += 1;
+                let request = under_way.pop_front().ok_or(BenchError::Malformed("Produce"))?;
+                acknowledged(answer, Some(request as i32))?;
+                acknowledged_at[request as usize] = Some(start.elapsed());
+                self.unanswered -= 1;
             }
         }
         while let Some(answer) = self.wires[PRODUCERS].next()? {
             let now = start.elapsed();
+            let received = &mut self.received;
             self.reader.take(answer, |header, batch| {
-                for due in due_times(header, batch) {
-                    if due >= counted_from {
-                        let latency = now.saturating_sub(due);
-                        received.saturating_record(latency.as_micros() as u64);
+                for record in records_of(header, batch) {
+                    let key = record.key.unwrap_or_default();
+                    received.add_record(key, record.value.unwrap_or_default());
+                    let number = key.first_chunk().map_or(0, |key| u32::from_be_bytes(*key));
+                    if let Some(moment) = received_at.get_mut(number as usize) {
+                        moment.get_or_insert(now);
                     }
                 }
             })?;
@@ -191,13 +307,4 @@ impl Generator {
         }
         Ok(())
     }
-}
-
-/// When the records of a batch were due.
-fn due_times(header: &BatchHeader, batch: &Bytes) -> impl Iterator<Item = Duration> {
-    let records = Records::new(&batch[BATCH_HEADER_BYTES..], header.record_count);
-    records.map_while(Result::ok).filter_map(|record| {
-        let due = record.value?.first_chunk()?;
-        Some(Duration::from_nanos(u64::from_be_bytes(*due)))
-    })
 }
