@@ -47,6 +47,25 @@ struct Acked {
     durability: Durability,
 }
 
+/// Who leads an epoch, and what was committed there when it was first seen to.
+#[derive(Clone, Copy, Debug)]
+struct Office {
+    leader: ReplicaId,
+    found: LogIndex,
+}
+
+/// What is at stake where a voter announces a loss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stake {
+    /// A quorum is intact: nobody may decide without it.
+    Forbidden,
+    /// Too few are intact of a membership under which nothing was committed yet, and enough of the one
+    /// before: nothing that was committed may be missing afterwards.
+    Nothing,
+    /// Too few voters are intact.
+    Records,
+}
+
 /// What a confirmed leader said about its log.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
@@ -59,7 +78,7 @@ struct Answer {
 pub struct Truth {
     /// From index 2 on.
     entries: Vec<Entry>,
-    leaders: BTreeMap<i32, ReplicaId>,
+    leaders: BTreeMap<i32, Office>,
     answers: BTreeMap<i32, Answer>,
     acked: BTreeMap<Offset, Acked>,
     /// The next sequence of each producer.
@@ -250,13 +269,18 @@ impl Truth {
         Ok(())
     }
 
-    /// An abstaining voter leads without what was committed past `end`; the world says whether so
-    /// few voters were intact that this may be.
-    pub fn on_loss_announced(&mut self, end: LogIndex, is_allowed: bool) -> Result<(), Violation> {
-        if !is_allowed {
-            violated!("a voter gave up what lies past index {end} although a quorum is intact");
+    /// An abstaining voter leads, or lets lead, without what may have been committed past `end`; the
+    /// world says what so few intact voters may give up.
+    pub fn on_loss_announced(&mut self, end: LogIndex, stake: Stake) -> Result<(), Violation> {
+        match stake {
+            Stake::Forbidden => {
+                violated!("a voter gave up what lies past index {end} although a quorum is intact")
+            }
+            Stake::Nothing => {}
+            Stake::Records => {
+                self.announced = Some(self.announced.map_or(end, |known| known.min(end)));
+            }
         }
-        self.announced = Some(self.announced.map_or(end, |known| known.min(end)));
         Ok(())
     }
 
@@ -265,11 +289,26 @@ impl Truth {
         self.announced.is_some()
     }
 
-    /// A replica believes that it leads.
-    pub fn on_leader(&mut self, epoch: LeaderEpoch, replica: ReplicaId) -> Result<(), Violation> {
-        let known = *self.leaders.entry(epoch.0).or_insert(replica);
-        if known != replica {
-            violated!("replicas {known} and {replica} both lead epoch {epoch}");
+    /// A replica believes that it leads, and that all is committed up to `committed`, an index whose
+    /// batch is of the epoch `last`. A leader counts who holds a batch of its own epoch, and never of
+    /// an older one: others may hold it in vain (the Raft paper's figure 8).
+    pub fn on_leader(
+        &mut self,
+        epoch: LeaderEpoch,
+        replica: ReplicaId,
+        committed: LogIndex,
+        last: Option<LeaderEpoch>,
+    ) -> Result<(), Violation> {
+        let new = Office { leader: replica, found: committed };
+        let Office { leader, found } = *self.leaders.entry(epoch.0).or_insert(new);
+        if leader != replica {
+            violated!("replicas {leader} and {replica} both lead epoch {epoch}");
+        }
+        if committed > found && last.is_some_and(|last| last < epoch) {
+            violated!(
+                "the leader {replica} of epoch {epoch} counts who holds a batch of an older epoch: \
+                 committed was {found}, and now is {committed}"
+            );
         }
         Ok(())
     }

@@ -29,8 +29,9 @@ use vltava_storage::slice::LogSlice;
 use vltava_storage::state::Membership;
 use vltava_storage::wal::WalConfig;
 
+use self::memberships::{Memberships, has_quorum};
 use self::planned::PlannedFault;
-use crate::checker::{Truth, Violation, violated};
+use crate::checker::{Stake, Truth, Violation, violated};
 use crate::cluster::{Cluster, GroupId};
 use crate::coverage::Coverage;
 use crate::network::{Network, NodeId, Time};
@@ -41,6 +42,7 @@ mod clients;
 mod ending;
 mod faults;
 pub(crate) mod hands;
+mod memberships;
 mod node;
 mod planned;
 mod status;
@@ -165,6 +167,16 @@ pub(crate) struct Live {
     fetches: Vec<Fetch>,
 }
 
+/// A leader's answer on its way to a client: that a batch is committed.
+#[derive(Clone, Copy, Debug)]
+struct Reply {
+    /// Who answers.
+    node: NodeId,
+    group: GroupId,
+    token: Token,
+    durability: Durability,
+}
+
 /// Slices that a reader keeps, and what they were when it got them.
 struct Kept {
     node: NodeId,
@@ -209,8 +221,8 @@ pub struct World {
     pub(crate) cluster: Cluster,
     pub(crate) machines: Vec<Machine>,
     pub(crate) truths: Vec<Truth>,
-    /// The newest membership that any replica applied, per group.
-    pub(crate) memberships: Vec<(LogIndex, Membership)>,
+    /// The memberships of each group.
+    pub(crate) memberships: Vec<Memberships>,
     /// The membership that each replica knew when it was last seen.
     pub(crate) known: BTreeMap<ReplicaId, Membership>,
     /// Groups whose learners stay learners.
@@ -224,7 +236,7 @@ pub struct World {
     kept: Vec<Kept>,
     outbox: BTreeMap<(NodeId, NodeId), Vec<PeerMessage>>,
     touched: BTreeSet<(NodeId, ReplicaId)>,
-    acks: Vec<(GroupId, Token, Durability)>,
+    acks: Vec<Reply>,
     violation: Option<Violation>,
     /// What happened, while somebody wants to read it.
     pub trace: Option<Vec<String>>,
@@ -281,7 +293,7 @@ impl World {
         for (nodes, durability) in world.setup.groups.clone() {
             world.cluster.create(&nodes, durability);
             world.truths.push(Truth::default());
-            world.memberships.push((LogIndex(0), Membership::default()));
+            world.memberships.push(Memberships::default());
             world.retargeted.push(0);
         }
         for node in 0..world.setup.nodes {
@@ -374,8 +386,9 @@ impl World {
             self.note(|| format!("replica {id} announces a loss past {}", loss.end_index));
             // The first to announce it is a candidate, or a voter of an intact one; it abstains no
             // longer when others vote for it, and announce the loss too.
-            let is_allowed = self.truths[group].may_have_lost() || self.may_have_lost(group);
-            self.check(|world| world.truths[group].on_loss_announced(loss.end_index, is_allowed));
+            let has_lost = self.truths[group].may_have_lost();
+            let stake = if has_lost { Stake::Records } else { self.stake(group) };
+            self.check(|world| world.truths[group].on_loss_announced(loss.end_index, stake));
         }
         for message in output.messages {
             let Some((_, to)) = self.cluster.home(message.to) else { continue };
@@ -396,14 +409,16 @@ impl World {
         self.violation.get_or_insert(Violation(text));
     }
 
-    /// Whether so few voters of a group are intact that data may be given up.
-    fn may_have_lost(&self, group: GroupId) -> bool {
-        let Membership { voters, outgoing, .. } = &self.memberships[group].1;
-        let has_quorum = |set: &[ReplicaId]| {
-            let intact = set.iter().filter(|voter| !self.lossy.contains(voter)).count();
-            set.is_empty() || intact > set.len() / 2
-        };
-        self.cluster.groups[group].was_page_cache && !(has_quorum(voters) && has_quorum(outgoing))
+    /// What may be given up where a voter of a group announces a loss.
+    fn stake(&self, group: GroupId) -> Stake {
+        let is_intact = |voter: &&ReplicaId| !self.lossy.contains(voter);
+        let mut are_whole =
+            self.memberships[group].possible().map(|members| has_quorum(members, is_intact));
+        match (are_whole.next(), self.cluster.groups[group].was_page_cache) {
+            (Some(false), true) => Stake::Records,
+            (Some(true), true) if are_whole.any(|is_whole| !is_whole) => Stake::Nothing,
+            _ => Stake::Forbidden,
+        }
     }
 
     pub(crate) fn end_event(&mut self) -> Result<(), Violation> {
@@ -414,10 +429,7 @@ impl World {
                 // The power failed within this event: nothing of it left the node.
                 self.coverage.hit("power cut between two disk operations");
                 self.outbox.retain(|(from, _), _| *from != node);
-                let homes = &self.cluster;
-                self.acks.retain(|(group, ..)| {
-                    !homes.groups[*group].homes.values().any(|home| *home == node)
-                });
+                self.acks.retain(|reply| reply.node != node);
                 self.touched.retain(|(at, _)| *at != node);
                 self.power_cut(node, cut.seed, cut.down);
             }
@@ -426,8 +438,8 @@ impl World {
         for (node, id) in std::mem::take(&mut self.touched) {
             self.observe(node, id);
         }
-        for (group, token, durability) in std::mem::take(&mut self.acks) {
-            self.acknowledge(group, token, durability);
+        for reply in std::mem::take(&mut self.acks) {
+            self.acknowledge(reply);
         }
         for ((from, to), messages) in std::mem::take(&mut self.outbox) {
             self.send(from, to, messages);
@@ -584,7 +596,16 @@ impl World {
             }
             live.failures = failed;
         }
-        let result = live.observe(id, truth, &mut memberships[live.group], acks, is_damaged);
+        let group = live.group;
+        let result = live.observe(id, truth, &mut memberships[group], is_damaged);
+        let result = result.map(|committed| {
+            acks.extend(committed.into_iter().map(|(token, durability)| Reply {
+                node,
+                group,
+                token,
+                durability,
+            }));
+        });
         known.insert(id, live.replica.membership());
         // Until it is durable that it abstains no longer, a restart may find that it does.
         let is_over = !live.replica.abstains() && broker.queue.is_empty();
@@ -598,25 +619,26 @@ impl World {
 }
 
 impl Live {
+    /// Compares what this replica shows with the truth. Answers which batches that clients wait for
+    /// are committed.
     fn observe(
         &mut self,
         id: ReplicaId,
         truth: &mut Truth,
-        newest: &mut (LogIndex, Membership),
-        acks: &mut Vec<(GroupId, Token, Durability)>,
+        memberships: &mut Memberships,
         is_damaged: bool,
-    ) -> Result<(), Violation> {
+    ) -> Result<Vec<(Token, Durability)>, Violation> {
         if let Some(fenced) = self.replica.fenced() {
             if is_damaged {
-                return Ok(());
+                return Ok(Vec::new());
             }
             violated!("replica {id} was fenced: {}", fenced.0);
         }
-        let Some(log) = self.replica.log() else { return Ok(()) };
+        let Some(log) = self.replica.log() else { return Ok(Vec::new()) };
         if is_damaged {
             // What it says is worth nothing, until it is noticed and replaced.
             self.pending.lost().for_each(drop);
-            return Ok(());
+            return Ok(Vec::new());
         }
         let committed = log.committed();
         let from = self.verified.next().max(log.first_index());
@@ -635,25 +657,20 @@ impl Live {
         }
         self.verified = committed;
         truth.on_log_start(log.state().log_start.offset);
-        if let Some((index, membership)) = log.state().memberships.last()
-            && *index > newest.0
-        {
-            *newest = (*index, membership.clone());
+        if let Some(newest) = log.state().memberships.last() {
+            memberships.shown(id, newest, self.replica.is_membership_durable());
         }
         let epoch_at = |index| log.epoch_at(index);
-        for ((token, durability), is_ours) in self.pending.committed(committed, epoch_at) {
-            if is_ours {
-                acks.push((self.group, token, durability));
-            }
-        }
+        let answered = self.pending.committed(committed, epoch_at);
+        let answered = answered.filter_map(|(token, is_ours)| is_ours.then_some(token)).collect();
         let Some(epoch) = self.replica.leading() else {
             self.pending.lost().for_each(drop);
-            return Ok(());
+            return Ok(answered);
         };
-        truth.on_leader(epoch, id)?;
+        truth.on_leader(epoch, id, committed, log.epoch_at(committed))?;
         if self.replica.group().is_some_and(vltava::replica::group::PartitionGroup::is_confirmed) {
             truth.on_answer(epoch, log.high_watermark(), log.state().log_start.offset)?;
         }
-        Ok(())
+        Ok(answered)
     }
 }

@@ -66,10 +66,14 @@ fn offsets_are_dense_and_nothing_is_doubled() {
 #[test]
 fn an_epoch_has_one_leader() {
     let mut truth = Truth::default();
-    truth.on_leader(LeaderEpoch(2), ONE).unwrap();
-    truth.on_leader(LeaderEpoch(2), ONE).unwrap();
-    truth.on_leader(LeaderEpoch(3), TWO).unwrap();
-    assert!(error(truth.on_leader(LeaderEpoch(2), TWO)).contains("both lead epoch 2"));
+    let mut leads = |epoch, replica, committed, last| {
+        truth.on_leader(LeaderEpoch(epoch), replica, LogIndex(committed), Some(LeaderEpoch(last)))
+    };
+    leads(2, ONE, 3, 1).unwrap();
+    leads(2, ONE, 5, 2).unwrap();
+    leads(3, TWO, 5, 2).unwrap();
+    assert!(error(leads(2, TWO, 5, 2)).contains("both lead epoch 2"));
+    assert!(error(leads(3, TWO, 6, 2)).contains("of an older epoch"));
 }
 
 #[test]
@@ -112,13 +116,13 @@ fn a_loss_must_be_announced_and_never_takes_what_was_synced() {
     };
     assert!(lose(&mut acked(Durability::PageCache)).is_err());
     let mut announced = acked(Durability::PageCache);
-    assert!(announced.on_loss_announced(LogIndex(3), false).is_err());
-    announced.on_loss_announced(LogIndex(3), true).unwrap();
+    assert!(announced.on_loss_announced(LogIndex(3), Stake::Forbidden).is_err());
+    announced.on_loss_announced(LogIndex(3), Stake::Records).unwrap();
     lose(&mut announced).unwrap();
     assert_eq!(announced.acked_lost, 1);
     announced.on_end(LogIndex(4), Offset(0)).unwrap();
     let mut synced = acked(Durability::Fsync);
-    synced.on_loss_announced(LogIndex(3), true).unwrap();
+    synced.on_loss_announced(LogIndex(3), Stake::Records).unwrap();
     assert!(error(lose(&mut synced)).contains("acknowledged as synced"));
 }
 

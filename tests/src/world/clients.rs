@@ -9,7 +9,7 @@ use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::{Durability, PartitionLog, ReadError};
 use vltava_storage::slice::LogSlice;
 
-use super::{Kept, Live, World};
+use super::{Kept, Live, Reply, World};
 use crate::cluster::GroupId;
 use crate::network::NodeId;
 use crate::workload::{Acks, Outgoing, Producer, Token};
@@ -156,7 +156,7 @@ impl World {
         let durability = state.map_or(Durability::PageCache, PartitionGroup::durability);
         let committed = live.replica.log().map(PartitionLog::committed).unwrap_or_default();
         if placed.index <= committed {
-            self.acks.push((group, token, durability));
+            self.acks.push(Reply { node, group, token, durability });
         } else {
             live.pending.push(placed.index, placed.epoch, (token, durability));
         }
@@ -175,7 +175,8 @@ impl World {
     }
 
     /// A producer hears that its batch is committed.
-    pub(super) fn acknowledge(&mut self, group: GroupId, token: Token, durability: Durability) {
+    pub(super) fn acknowledge(&mut self, reply: Reply) {
+        let Reply { group, token, durability, .. } = reply;
         let Some(outgoing) = self.producers[token.producer].acknowledged(token) else { return };
         self.coverage.hit("batch acknowledged");
         self.note(|| format!("acknowledged: {token:?} {durability:?}"));
@@ -308,6 +309,42 @@ impl World {
         if let Some(Ok(_)) = result {
             self.coverage.hit("log start proposed");
             self.note(|| format!("log start {offset} proposed at {id}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{PlannedCut, Setup, TICK};
+
+    /// What the broker of one node answers does not get lost because the power of another fails: a
+    /// client would send that batch again when five later ones were answered, too late for any broker
+    /// to recognize it.
+    #[test]
+    fn an_answer_is_lost_only_with_the_node_that_gives_it() {
+        for is_leaders in [false, true] {
+            let mut world = World::new(Setup {
+                nodes: 3,
+                groups: vec![(vec![0, 1, 2], Durability::Fsync)],
+                segment_bytes: 4000,
+                wal_bytes: 16_384,
+                append_bytes_max: 1 << 20,
+                write_bytes_max: 4096,
+                seed: 7,
+            });
+            let producer = world.add_producer(0, Acks::All);
+            world.run_until(60 * TICK).expect("all is well");
+            world.produce(producer, 1, 10);
+            world.run_until(70 * TICK).expect("all is well");
+            let (outgoing, _) = world.producers[producer].recent.pop_back().expect("acknowledged");
+            world.producers[producer].waiting.push_back(Outgoing { sent: None, ..outgoing });
+            let (leader, ..) = world.leader(0).expect("it acknowledged");
+            let node = if is_leaders { leader } else { (leader + 1) % 3 };
+            world.machines[node].cut_at = Some(PlannedCut { op: 0, seed: 1, down: TICK });
+            world.send_waiting(producer);
+            world.end_event().expect("all is well");
+            assert_eq!(world.producers[producer].waiting.is_empty(), !is_leaders);
         }
     }
 }

@@ -229,7 +229,7 @@ impl World {
     /// Whether a group survives that what `node` holds of it is lost for good.
     fn survives(&self, group: GroupId, node: NodeId) -> bool {
         let Group { target, dead, homes, was_page_cache, .. } = &self.cluster.groups[group];
-        let newest = &self.memberships[group].1;
+        let Some(newest) = self.memberships[group].newest() else { return false };
         // A replica that is down goes on with what it knew.
         let known = homes.keys().filter(|id| !dead.contains(id));
         let known = known.filter_map(|id| self.known.get(id)).chain([newest]);
