@@ -23,13 +23,13 @@ use vltava_protocol::record::batch::{BATCH_PREFIX_BYTES, verify_crc};
 use vltava_storage::ids::{LogIndex, ReplicaId};
 use vltava_storage::log::Durability;
 
-use crate::replica::message::{Electorate, Payload, PeerBody, PeerEntry, PeerMessage};
+use crate::replica::message::{Electorate, Known, Payload, PeerBody, PeerEntry, PeerMessage};
 
 /// Bytes of a batch that its own checksum does not cover and that do not hold it: the prefix and
 /// the magic.
 const BATCH_UNCHECKED_BYTES: usize = BATCH_PREFIX_BYTES + 1;
 /// The version of this format. A peer of another version is refused.
-pub const FRAME_VERSION: u8 = 0;
+pub const FRAME_VERSION: u8 = 1;
 /// Most bytes of a frame, its length field included: the largest request that a client may send
 /// (Kafka's `socket.request.max.bytes`) and room for heads.
 pub const FRAME_BYTES_MAX: usize = (100 << 20) + HEADS_BYTES_MAX;
@@ -132,7 +132,7 @@ pub fn encode(frame: &PeerFrame) -> Vec<Bytes> {
 
 /// At least as many bytes as `message` takes in a frame.
 pub fn message_bytes(message: &PeerMessage) -> usize {
-    const MESSAGE_BYTES_MAX: usize = 80;
+    const MESSAGE_BYTES_MAX: usize = 96;
     const ENTRY_BYTES_MAX: usize = ENTRY_HEAD_BYTES_MIN + 4;
     let entry = |entry: &PeerEntry| match &entry.payload {
         Payload::Noop => ENTRY_BYTES_MAX,
@@ -290,7 +290,9 @@ fn put_message(
             heads.put_u64(commit.0);
         }
         PeerBody::TimeoutNow => {}
-        PeerBody::Survey { nonce } => heads.put_u64(*nonce),
+        PeerBody::Survey { nonce, known } => {
+            put_u64s(heads, &[*nonce, known.index.0, known.term]);
+        }
         PeerBody::Snapshot { index, last_term, manifest } => {
             put_u64s(heads, &[index.0, *last_term]);
             put_bulk(manifest, heads, bulk);
@@ -305,10 +307,11 @@ fn put_message(
         PeerBody::TailLost { last_index, last_term } => {
             put_u64s(heads, &[last_index.0, *last_term]);
         }
-        PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate } => {
+        PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate, known } => {
             heads.put_u64(*nonce);
             heads.put_u8(u8::from(*abstains));
-            put_u64s(heads, &[last_index.0, *last_term, electorate.since.0]);
+            put_u64s(heads, &[last_index.0, *last_term, known.index.0, known.term]);
+            heads.put_u64(electorate.since.0);
             for replicas in [&electorate.voters, &electorate.outgoing] {
                 heads.put_u32(replicas.len() as u32);
                 for replica in replicas {
@@ -423,19 +426,23 @@ impl Reader {
             kind::TAIL_LOST => {
                 PeerBody::TailLost { last_index: self.index()?, last_term: self.u64()? }
             }
-            kind::SURVEY => PeerBody::Survey { nonce: self.u64()? },
+            kind::SURVEY => PeerBody::Survey { nonce: self.u64()?, known: self.known()? },
             kind::TESTIMONY => {
                 let nonce = self.u64()?;
                 let [abstains, _] = self.flags()?;
                 let (last_index, last_term) = (self.index()?, self.u64()?);
-                let since = self.index()?;
+                let (known, since) = (self.known()?, self.index()?);
                 let (voters, outgoing) = (self.replicas()?, self.replicas()?);
                 let electorate = Electorate { since, voters, outgoing };
-                PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate }
+                PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate, known }
             }
             kind::TAIL_REFILL => PeerBody::TailRefill { until: self.index()? },
             number => return Err(CodecError::Unknown { what: "kind of message", number }),
         })
+    }
+
+    fn known(&mut self) -> Result<Known, CodecError> {
+        Ok(Known { index: self.index()?, term: self.u64()? })
     }
 
     fn entries(&mut self) -> Result<Vec<PeerEntry>, CodecError> {

@@ -10,6 +10,38 @@
 //! compare what they have; the one with the greatest (term, index) campaigns, the others vote for
 //! it alone, and what was lost is logged. If one voter is missing, nobody decides.
 //!
+//! **Whom to ask.** The voters of the newest membership that anybody asked has *applied* and finds in
+//! its row, both halves of a joint one. That none can be overlooked, and so no two majorities that do
+//! not meet can decide, follows from five facts. Let `c` be a change of membership at index `i`, from
+//! `C` to `D`.
+//! 1. *Changes survive.* Who acknowledges `c` has synced it and all before it, in every durability. So
+//!    if `c` is committed, a quorum of `C` holds all up to `i` for good.
+//! 2. *One at a time.* A leader proposes a change only when it has applied the one before. So a log that
+//!    holds `c` and a later change proves that `c` is committed; a lone voter's proves it of the first,
+//!    since nobody else decides. A restart counts that as committed and applies it before it asks for
+//!    votes (`LogStore::proven_commit`): at most one change of its log is uncertain. `C` and `D` differ
+//!    by one voter or are joint, so a quorum of `C` meets every quorum of `D`, and a replica votes once
+//!    in a term: the two elect no two leaders of one term, and the later leader has met whatever an
+//!    earlier one committed.
+//! 3. *Who counts, remembers.* An entry behind `i` is committed by counting under `D` only when a quorum
+//!    of `D` had `c` in their rows before they acknowledged it: nothing is settled while an applied
+//!    change is not in the row, and when a leader applies `c` it forgets every acknowledgement behind
+//!    `i` of those who did not know of it, its own too (`PartitionGroup::count_anew_behind`).
+//! 4. *All are asked.* Let all voters of `C` have testified, none of a newer membership. Had anything
+//!    been committed under `D` before, a quorum of `D` would remember `D` (3), some of it voters of `C`
+//!    (2), and would have said so. By induction the newest membership that is named is the last one
+//!    under which anything was committed, and what was committed under the one before lies with one of
+//!    its voters, too: what is lost although all voters were compared was lost by a quorum.
+//! 5. *What is committed meanwhile* needs acknowledgements of a quorum that no abstaining replica is
+//!    part of. Whoever gave one and votes afterwards is intact and refuses a lesser log, or has lost it
+//!    since, and begins to ask anew.
+//!
+//! **Who has the most may not know that it votes:** a learner that holds `c` and has not heard that it
+//! is committed. Nobody but it may lead, and it would not campaign. So who asks and who testifies also
+//! says what it knows to be committed, and who holds the same entry believes it: index and term name
+//! an entry and all before it. A promotion that only a lost tail held was never committed (1), and
+//! nothing behind it was (3).
+//!
 //! Pure: the shell calls it and sends what it says.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,7 +15,7 @@ use raft::prelude::{
     ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry,
     EntryType, Message, MessageType,
 };
-use raft::{Changer, Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vltava_protocol::ids::Offset;
@@ -27,6 +27,7 @@ use vltava_storage::state::{Membership, VoteState};
 
 mod check;
 mod convert;
+mod progress;
 
 use convert::{from_entry, from_raft, into_raft};
 
@@ -254,23 +255,6 @@ impl PartitionGroup {
         self.membership.clone()
     }
 
-    /// The membership that the first change behind the applied entries brings, and where it lies. A
-    /// lone voter wrote and thereby committed it, also if a restart forgot that.
-    pub fn unapplied_membership(&self) -> Option<(LogIndex, Membership)> {
-        let (applied, last) = (self.node.raft.raft_log.applied, self.log().last_index().0);
-        let mut indexes = (applied + 1..=last).map(LogIndex);
-        indexes.find_map(|index| {
-            let change = self.node.store().change_at(index)?;
-            let mut changer = Changer::new(self.node.raft.prs());
-            let changed = match change.enter_joint() {
-                Some(auto_leave) => changer.enter_joint(auto_leave, &change.changes),
-                None => changer.simple(&change.changes),
-            };
-            let (configuration, _) = changed.ok()?;
-            Some((index, membership(&configuration.to_conf_state())))
-        })
-    }
-
     /// Whether anybody else takes part, voter or learner.
     pub fn has_peers(&self) -> bool {
         !self.is_lone_voter() || !self.membership.learners.is_empty()
@@ -413,24 +397,21 @@ impl PartitionGroup {
     /// abstains does not hear time pass in raft, which would refuse every candidate for ever.
     pub fn forget_leader(&mut self) {
         if self.role() == Role::Follower && self.leader().is_some() {
-            let term = self.term();
-            self.node.raft.become_follower(term, raft::INVALID_ID);
-            self.draw_election_timeout();
+            self.stand_down();
         }
     }
 
-    /// `peer` says that it lost entries that it had acknowledged: forget the acknowledgement and
-    /// probe its log from `last_index`. Answers the index up to which it must be refilled.
-    pub fn forget_progress(&mut self, peer: ReplicaId, last_index: LogIndex) -> Option<LogIndex> {
-        if self.role() != Role::Leader || peer == self.id {
-            return None;
-        }
-        let until = LogIndex(self.node.raft.raft_log.last_index());
-        let progress = self.node.raft.mut_prs().get_mut(peer.0)?;
-        progress.matched = 0;
-        progress.become_probe();
-        progress.next_idx = last_index.0.min(until.0) + 1;
-        Some(until)
+    /// Follows nobody, in the same term.
+    fn stand_down(&mut self) {
+        let term = self.term();
+        self.node.raft.become_follower(term, raft::INVALID_ID);
+        self.draw_election_timeout();
+    }
+
+    /// Whether something is known to be committed that was not applied yet: a change of membership
+    /// may be among it.
+    pub fn has_unapplied(&self) -> bool {
+        self.node.raft.raft_log.applied < self.node.raft.raft_log.committed
     }
 
     /// Ranges that must be read into memory before they can be sent. After that,
@@ -453,8 +434,9 @@ impl PartitionGroup {
     }
 
     /// A peer says something.
-    pub fn step(&mut self, message: PeerMessage) -> Result<(), MessageRefused> {
+    pub fn step(&mut self, mut message: PeerMessage) -> Result<(), MessageRefused> {
         self.check(&message)?;
+        self.count_ignorance(&mut message.body);
         if let PeerBody::Append { durability, .. } = &message.body
             && message.term >= self.term()
             && self.role() != Role::Leader
@@ -574,9 +556,7 @@ impl PartitionGroup {
         if self.role() == Role::Leader && !self.node.raft.promotable() {
             // Raft leaves a leader that its group has removed in office, and panics when it next
             // looks for its own progress.
-            let term = self.term();
-            self.node.raft.become_follower(term, raft::INVALID_ID);
-            self.draw_election_timeout();
+            self.stand_down();
         }
     }
 
@@ -629,11 +609,13 @@ impl PartitionGroup {
                 };
             }
             EntryType::EntryConfChange => {
+                self.count_anew_behind(index);
                 let mut change = ConfChange::default();
                 change.merge_from_bytes(&entry.data).expect("raft parsed it when it was proposed");
                 self.node.apply_conf_change(&change)
             }
             EntryType::EntryConfChangeV2 => {
+                self.count_anew_behind(index);
                 let mut change = ConfChangeV2::default();
                 change.merge_from_bytes(&entry.data).expect("raft parsed it when it was proposed");
                 self.node.apply_conf_change(&change)

@@ -6,11 +6,10 @@
 //! ([`LogStore::take_fetches`]).
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
-use protobuf::Message as _;
-use raft::prelude::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Snapshot};
+use raft::prelude::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::{InternalBatch, InternalKind};
@@ -76,16 +75,32 @@ impl LogStore {
             .collect()
     }
 
-    /// The change of membership that lies at `index`, if it is one (we propose no other kind).
-    pub(super) fn change_at(&self, index: LogIndex) -> Option<ConfChangeV2> {
-        if self.log.internal_at(index)? != InternalKind::ConfChangeV2 {
-            return None;
-        }
-        let mut entry = Entry { index: index.0, ..Entry::default() };
-        self.fill_internal(&mut entry).ok()?;
-        let mut change = ConfChangeV2::default();
-        change.merge_from_bytes(&entry.data).ok()?;
-        Some(change)
+    /// Where changes of membership lie among `indexes`, the last one first.
+    pub(super) fn last_changes(
+        &self,
+        indexes: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = LogIndex> {
+        let indexes = indexes.rev().map(LogIndex);
+        indexes.filter(|index| {
+            let kind = self.log.internal_at(*index);
+            matches!(kind, Some(InternalKind::ConfChange | InternalKind::ConfChangeV2))
+        })
+    }
+
+    /// What the log itself proves to be committed. A leader proposes a change of membership only when
+    /// it has applied the one before, so of several that were not applied here all but the last are
+    /// committed; and what a lone voter holds is, up to the first that gives it company. A restart may
+    /// have forgotten both, and must not ask for votes under a membership of the past.
+    fn proven_commit(&self) -> LogIndex {
+        let state = self.log.state();
+        let applied = state.vote.commit;
+        let mut changes = self.last_changes(applied.0 + 1..=self.log.last_index().0);
+        let is_alone = state.memberships.last().is_some_and(|(_, members)| {
+            members.voters == [self.log.replica()] && members.outgoing.is_empty()
+        });
+        let last = changes.next();
+        let proven = changes.next().or(last.filter(|_| is_alone));
+        proven.unwrap_or(applied).max(applied)
     }
 
     fn fill_internal(&self, entry: &mut Entry) -> raft::Result<()> {
@@ -156,7 +171,7 @@ impl Storage for LogStore {
         let hard_state = HardState {
             term: state.vote.term,
             vote: state.vote.vote,
-            commit: state.vote.commit.0,
+            commit: self.proven_commit().0,
             ..HardState::default()
         };
         let conf_state = state.memberships.last().map(|(_, m)| conf_state(m)).unwrap_or_default();

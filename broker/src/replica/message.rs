@@ -71,7 +71,8 @@ pub enum PeerBody {
         hint_index: LogIndex,
         /// The term of that entry.
         hint_term: u64,
-        /// What the follower knows to be committed.
+        /// How far the follower has applied what is committed: no change of membership up to here is
+        /// forgotten if it restarts.
         commit: LogIndex,
     },
     /// The leader lives.
@@ -129,6 +130,8 @@ pub enum PeerBody {
     Survey {
         /// Names the survey: an answer to an earlier one may be out of date.
         nonce: u64,
+        /// What the asker knows to be committed.
+        known: Known,
     },
     /// The answer to a [`PeerBody::Survey`].
     Testimony {
@@ -142,12 +145,24 @@ pub enum PeerBody {
         last_term: u64,
         /// Who decides, as far as the sender knows: the asker may have lost a change of it.
         electorate: Electorate,
+        /// What the sender knows to be committed.
+        known: Known,
     },
     /// The leader has forgotten what the sender of [`PeerBody::TailLost`] had acknowledged.
     TailRefill {
         /// The index up to which the follower must be refilled before it votes again.
         until: LogIndex,
     },
+}
+
+/// What a replica knows to be committed. Whoever holds the same entry may believe it: index and term
+/// name an entry and all before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    /// The last index that is committed.
+    pub index: LogIndex,
+    /// The term of that entry; 0 if the log does not have it any more.
+    pub term: u64,
 }
 
 /// The voters of a group, and since which index.

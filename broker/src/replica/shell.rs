@@ -11,7 +11,9 @@
 //! 2. A promise (vote, acknowledgement) leaves when its step and all before it are durable, state
 //!    and entries alike.
 //! 3. Raft learns that a step is persisted after both.
-//! 4. A failed write after a step ends this replica's group, unsent: it begins again as a follower
+//! 4. Neither happens while a change of membership that was applied here is not in the row: who
+//!    counts for a membership can tell of it after a restart.
+//! 5. A failed write after a step ends this replica's group, unsent: it begins again as a follower
 //!    from what the log holds, once that is durable.
 //! 5. A replica whose log reads back other than it was written is fenced.
 
@@ -299,17 +301,16 @@ impl Replica {
 
     /// The flusher completed everything up to `ticket`.
     pub fn on_durable(&mut self, ticket: u64, output: &mut Output) {
+        let is_remembered = self.note_remembered(ticket);
         if let State::Restarting { ticket: waits_for, is_durable, .. } = &mut self.state {
             *is_durable |= ticket >= *waits_for;
             self.restart_if_due(output);
             return;
         }
-        if let Some((waits_for, since)) = self.pending_membership
-            && ticket >= waits_for
-        {
-            (self.durable_membership, self.pending_membership) = (since, None);
-        }
         self.guarded(output, |replica, output| {
+            if is_remembered {
+                replica.active().count_itself();
+            }
             if replica.unburn_ticket.is_some_and(|waits_for| ticket >= waits_for) {
                 replica.unburn_ticket = None;
                 replica.log_mut().unburnt_durable();
@@ -413,8 +414,9 @@ impl Replica {
             } else if released_by_bug {
                 self.release_early(number, output);
             }
-            // What finishing applied (membership, log start) is saved with the applied index; it
-            // is found again from the log if the row is lost, so nothing waits for it.
+            // What finishing applied (membership, log start) is saved with the applied index. It is
+            // found again from the log if the row is lost, but who promises what lies behind a change
+            // of membership must remember the change: until then nothing is settled.
             let items = self.log_mut().take_flush_items();
             if !items.is_empty() {
                 let ticket = self.push(items);
@@ -439,6 +441,16 @@ impl Replica {
         {
             self.pending_membership = Some((ticket, since));
         }
+    }
+
+    /// Everything up to `ticket` is durable. Whether a restart finds the present membership from now
+    /// on, and would not have before.
+    fn note_remembered(&mut self, ticket: u64) -> bool {
+        let Some((_, since)) = self.pending_membership.filter(|(at, _)| *at <= ticket) else {
+            return false;
+        };
+        (self.durable_membership, self.pending_membership) = (since, None);
+        true
     }
 
     fn membership_since(&self) -> LogIndex {
@@ -514,6 +526,9 @@ impl Replica {
 
     /// Everything up to `ticket` is durable: tells raft, and lets go what waited for it.
     fn settle(&mut self, ticket: u64, output: &mut Output) {
+        if self.pending_membership.is_some() {
+            return;
+        }
         let mut durable_step = None;
         while let Some(step) = self.outstanding.front() {
             if step.ticket > ticket {
@@ -548,17 +563,17 @@ impl Replica {
     }
 
     /// A lone voter needs nobody's vote; all it holds must be durable first, because it becomes
-    /// leader inside one step. If it may have lost a tail there is nobody to compare with, unless it
-    /// holds that others became voters.
+    /// leader inside one step. If it may have lost a tail there is nobody to compare with.
     fn lead_if_alone(&mut self, output: &mut Output) {
         let group = self.active();
         let is_idle = group.role() != Role::Leader && group.is_lone_voter();
-        if !is_idle || !self.outstanding.is_empty() {
+        // What was committed before a restart may have given it company.
+        if !is_idle || group.has_unapplied() || !self.outstanding.is_empty() {
             return;
         }
         if self.abstention.is_none() {
             self.active().campaign();
-        } else if self.active().unapplied_membership().is_none() {
+        } else {
             self.lead_with_what_is_left(output);
         }
     }

@@ -67,7 +67,7 @@ fn bodies() -> Vec<PeerBody> {
         },
         PeerBody::Chunk { index: index(1), base_index: index(2), position: 3, data: Bytes::new() },
         PeerBody::TailLost { last_index: index(1), last_term: 2 },
-        PeerBody::Survey { nonce: 8 },
+        PeerBody::Survey { nonce: 8, known: Known { index: index(3), term: 2 } },
         PeerBody::Testimony {
             nonce: 9,
             abstains: true,
@@ -78,6 +78,7 @@ fn bodies() -> Vec<PeerBody> {
                 voters: vec![ReplicaId(4), ReplicaId(5)],
                 outgoing: vec![ReplicaId(6)],
             },
+            known: Known { index: index(7), term: 1 },
         },
         PeerBody::TailRefill { until: index(1) },
     ]
@@ -161,8 +162,8 @@ fn hostile_frames_are_errors() {
     let mut short = BytesMut::from(&[0, 0, 0, 3, 0, 0, 0][..]);
     assert_eq!(decode(&mut short), Err(CodecError::Length(3)));
     let mut newer = bytes_of(&all());
-    newer[LENGTH_BYTES] = 1;
-    assert_eq!(decode(&mut newer), Err(CodecError::Version(1)));
+    newer[LENGTH_BYTES] = FRAME_VERSION + 1;
+    assert_eq!(decode(&mut newer), Err(CodecError::Version(FRAME_VERSION + 1)));
     let mut heads = bytes_of(&all());
     heads[CRC_AT + 4..HEADS_AT].copy_from_slice(&u32::MAX.to_be_bytes());
     assert_eq!(decode(&mut heads), Err(CodecError::HeadsLength(u32::MAX)));

@@ -6,7 +6,6 @@ use vltava_storage::state::Membership;
 
 use super::{Output, Replica, State, TailLoss};
 use crate::replica::abstention::{AbstainAction, LogEnd};
-use crate::replica::group::PartitionGroup;
 use crate::replica::log_store::term_of;
 use crate::replica::message::{Electorate, PeerBody};
 
@@ -34,11 +33,12 @@ impl Replica {
             AbstainAction::Survey => {
                 let asked = abstention.asked(own, &electorate);
                 let nonce = self.active().draw_nonce();
+                let known = self.active().known_committed();
                 if let Some(abstention) = &mut self.abstention {
                     abstention.begin_survey(nonce);
                 }
                 for voter in asked {
-                    self.say(voter, PeerBody::Survey { nonce }, output);
+                    self.say(voter, PeerBody::Survey { nonce, known }, output);
                 }
             }
             AbstainAction::Campaign => self.lead_with_what_is_left(output),
@@ -104,12 +104,6 @@ impl Replica {
 
     /// Who decides, as far as this replica knows.
     pub(super) fn electorate(&self) -> Electorate {
-        // What a lone voter holds is committed, also what a restart has not applied again.
-        let lone = self.group().filter(|group| group.is_lone_voter());
-        if let Some((since, membership)) = lone.and_then(PartitionGroup::unapplied_membership) {
-            let Membership { voters, outgoing, .. } = membership;
-            return Electorate { since, voters, outgoing };
-        }
         let since = self.log().and_then(|log| log.state().memberships.last());
         let Membership { voters, outgoing, .. } = self.membership();
         Electorate { since: since.map_or(LogIndex(0), |(since, _)| *since), voters, outgoing }

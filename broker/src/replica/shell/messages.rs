@@ -45,7 +45,8 @@ impl Replica {
                     abstention.on_refill(message.term, until);
                 }
             }
-            PeerBody::Survey { nonce } => {
+            PeerBody::Survey { nonce, known } => {
+                self.active().learn_committed(known);
                 let end = self.log_end();
                 let testimony = PeerBody::Testimony {
                     nonce,
@@ -53,10 +54,12 @@ impl Replica {
                     last_index: end.index,
                     last_term: end.term,
                     electorate: self.electorate(),
+                    known: self.active().known_committed(),
                 };
                 self.say(from, testimony, output);
             }
-            PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate } => {
+            PeerBody::Testimony { nonce, abstains, last_index, last_term, electorate, known } => {
+                self.active().learn_committed(known);
                 if let Some(abstention) = &mut self.abstention {
                     let end = LogEnd { term: last_term, index: last_index };
                     abstention.on_testimony(nonce, from, Testimony { abstains, end, electorate });
@@ -88,7 +91,15 @@ impl Replica {
         messages
     }
 
-    pub(super) fn allowed(&self, messages: Vec<PeerMessage>) -> Vec<PeerMessage> {
+    /// What may be said of promises that are durable now. A follower tells how far it has *applied*
+    /// what is committed: that says which changes of membership it remembers.
+    pub(super) fn allowed(&self, mut messages: Vec<PeerMessage>) -> Vec<PeerMessage> {
+        let applied = self.log().map_or(LogIndex(0), |log| log.state().vote.commit);
+        for message in &mut messages {
+            if let PeerBody::AppendResponse { commit, .. } = &mut message.body {
+                *commit = applied;
+            }
+        }
         let Some(abstention) = &self.abstention else { return messages };
         let may = |message: &PeerMessage| match message.body {
             // Index 0 acknowledges nothing: it tells a leader of an older term that there is a newer.

@@ -38,7 +38,7 @@ impl Replica {
         output: &mut Output,
     ) {
         let group = self.active();
-        let committed = group.log().committed();
+        let (committed, applied) = (group.log().committed(), group.log().state().vote.commit);
         if index <= committed && term == group.term() {
             // The leader waits for this snapshot, and would offer it for ever.
             let is_silent = self.abstention.as_ref().is_some_and(|it| !it.may_acknowledge(term));
@@ -47,7 +47,7 @@ impl Replica {
                 reject: false,
                 hint_index: LogIndex(0),
                 hint_term: 0,
-                commit: committed,
+                commit: applied,
             };
             if !is_silent {
                 self.say(from, answer, output);
