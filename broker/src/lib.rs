@@ -28,5 +28,6 @@ pub mod replica;
 pub mod request_memory;
 pub mod room;
 pub mod server;
+mod write_back;
 
 pub use embedded::{Broker, BrokerError, Config};

@@ -14,7 +14,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -24,7 +23,7 @@ use std::time::{Duration, Instant};
 use vltava_protocol::ids::{NodeId, PartitionIndex, TopicId, TopicName, TopicPartition};
 use vltava_storage::disk::Disk;
 use vltava_storage::disk::mapped::{DirLock, LockError, MappedDisk};
-use vltava_storage::flush::{FlushItem, SegmentFile};
+use vltava_storage::flush::FlushItem;
 use vltava_storage::flusher::{FlushError, FlushQueue, Flusher};
 use vltava_storage::ids::ReplicaId;
 use vltava_storage::node::NodeState;
@@ -44,6 +43,7 @@ use crate::partitions::{Found, OpenError, Partitions, Storage};
 use crate::pipelines::Pipelines;
 use crate::room::Room;
 use crate::server::{self, Server};
+use crate::write_back::{WriteBackPart, WritingBack};
 
 /// The replica of group 0 that a cluster begins with.
 const GROUP_ZERO_REPLICA: ReplicaId = ReplicaId(1);
@@ -53,8 +53,9 @@ const GROUP_ZERO_NAME: &str = "__cluster_metadata";
 const TICK: Duration = Duration::from_millis(100);
 /// Pause before a flush round that could not write is tried again.
 const FLUSH_RETRY: Duration = Duration::from_millis(200);
-/// Parts of files that may wait for the kernel to be asked to write them, 4 MiB and more each.
-const WRITE_BACK_PARTS_MAX: usize = 64;
+/// Parts of files that may wait for the kernel to be asked to write them, 4 MiB and more each: more
+/// than appends leave before they wait.
+const WRITE_BACK_PARTS_MAX: usize = 512;
 /// Stands in for the kernel's boot id in tests of power cuts.
 pub const BOOT_ID_VARIABLE: &str = "VLTAVA_BOOT_ID";
 /// How long a start waits for group 0 to elect its leader.
@@ -433,7 +434,13 @@ impl Threads {
         let queue = storage.queue.clone();
         let flusher = Some(flusher);
         let mut threads = Self { stop, is_whole, queue, flusher, write_back: None, ticker: None };
-        threads.write_back = Some(thread("write-back", move || write_back_all(&parts))?);
+        let on_failure = {
+            let partitions = partitions.clone();
+            move || partitions.on_disk_failed()
+        };
+        let (queue, room) = (storage.queue.clone(), storage.room.clone());
+        let writing = WritingBack { parts, queue, room, on_failure };
+        threads.write_back = Some(thread("write-back", move || writing.run())?);
         let (partitions, stop) = (partitions.clone(), threads.stop.clone());
         threads.ticker = Some(thread("ticker", move || tick(&partitions, &stop))?);
         Ok(threads)
@@ -443,9 +450,6 @@ impl Threads {
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Thread)
 }
-
-/// A part of a file that the kernel may begin to write.
-type WriteBackPart = (Arc<SegmentFile>, Range<u64>);
 
 /// What the flusher's thread works with.
 struct Flushing {
@@ -465,10 +469,13 @@ impl Flushing {
     fn run(mut self) {
         while self.queue.wait() {
             let goes_on = self.round();
-            self.room.freed();
             for part in self.flusher.take_write_back() {
-                let _ = self.write_back.try_send(part);
+                let bytes = part.1.end - part.1.start;
+                if self.write_back.try_send(part).is_err() {
+                    self.queue.written_back(bytes);
+                }
             }
+            self.room.freed();
             if !goes_on {
                 return;
             }
@@ -512,12 +519,6 @@ impl Flushing {
                 false
             }
         }
-    }
-}
-
-fn write_back_all(parts: &mpsc::Receiver<WriteBackPart>) {
-    while let Ok((segment, range)) = parts.recv() {
-        segment.file.start_write_back(range);
     }
 }
 

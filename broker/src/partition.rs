@@ -294,12 +294,12 @@ impl Partition {
 
     /// Waits until a disk that is behind has room for `bytes` more. Cancel-safe.
     pub async fn room(&self, bytes: usize) {
-        self.room.available(bytes).await;
+        self.room.available(bytes, self.config().durability).await;
     }
 
     /// Whether a disk that may be behind has room for `bytes` more now.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.room.has(bytes)
+        self.room.has(bytes, self.config().durability)
     }
 
     /// What can be read now, without the partition's lock.

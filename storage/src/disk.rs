@@ -82,6 +82,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Asks the kernel to start writing a range back, without waiting for it.
     fn start_write_back(&self, range: Range<u64>);
 
+    /// Waits until a range that the kernel was asked to write is written, so that it is no longer
+    /// memory that nobody else can have. It is not durable by that. An error is that of a sync: what
+    /// a later sync says of the range is not true.
+    fn finish_write_back(&self, _range: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes in the file.
     fn len(&self) -> io::Result<u64>;
 

@@ -75,7 +75,8 @@ pub enum FlushItem {
         dir: PathBuf,
     },
     /// A part of a segment lies in the page cache of a log that does not sync, and the kernel may
-    /// begin to write it. Nobody waits for that: a round hands it on.
+    /// begin to write it. No ticket waits for that: a round hands it on, and appends wait only where
+    /// much of it gathers.
     WriteBack {
         /// The segment.
         file: Arc<SegmentFile>,

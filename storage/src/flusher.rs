@@ -155,7 +155,7 @@ impl Flusher {
         if self.queue.is_poisoned() {
             return Err(FlushError::Poisoned);
         }
-        let items = self.queue.take(self.wal.config().round_bytes_max);
+        let mut items = self.queue.take(self.wal.config().round_bytes_max);
         for item in &items {
             match item {
                 FlushItem::Node(node) => self.set_node(node.clone()),
@@ -174,6 +174,8 @@ impl Flusher {
                 Ok(round)
             }
             Err(failure) => {
+                // These were handed on.
+                items.retain(|item| !matches!(item, FlushItem::WriteBack { .. }));
                 self.queue.put_back(items);
                 Err(self.report(failure))
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{TopicId, TopicName};
 use vltava_protocol::messages::{Encodable, HeaderVersion, StrBytes};
+use vltava_storage::log::Durability;
 
 use crate::connection::{Reply, Stage};
 use crate::context::RequestContext;
@@ -54,7 +55,8 @@ pub(super) async fn answer(cx: &RequestContext, request: GroupRequest) -> GroupR
 
 /// Waits for room in the disk's queue before something is appended.
 pub(super) async fn room(cx: &RequestContext, bytes: usize) {
-    cx.node.partitions.storage().room.available(bytes).await;
+    // The cluster's own topics are always synced.
+    cx.node.partitions.storage().room.available(bytes, Durability::Fsync).await;
 }
 
 /// The error of an answer that is none to what was asked.

@@ -33,6 +33,10 @@ const PARTS_MAX: usize = 1024;
 /// reads and drops cached files in larger pieces.
 const PROBE_BYTES: usize = 64 << 10;
 
+/// What a call reports that was not even tried.
+const CALL_REFUSED: [Errno; 5] =
+    [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::PERM, Errno::SPIPE];
+
 /// Syncs under way at a time.
 const SYNC_THREADS_MAX: usize = 16;
 
@@ -229,6 +233,24 @@ impl MappedFile {
         }
     }
 
+    /// Has the kernel write a range, or wait for that, without the file's length or the disk's cache.
+    fn sync_range(&self, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+        let length = range.end.saturating_sub(range.start);
+        let (Ok(offset), Ok(length)) = (i64::try_from(range.start), i64::try_from(length)) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        if length == 0 {
+            return Ok(()); // to the kernel, 0 means "to the end"
+        }
+        let descriptor = self.file.as_raw_fd();
+        // SAFETY: the descriptor is open for as long as `self.file` lives, and the call touches no
+        // memory of ours.
+        match unsafe { libc::sync_file_range(descriptor, offset, length, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Goes on behind the first `written` bytes of `parts`, which begin at `position`.
     fn write_rest(&self, parts: &[IoSlice<'_>], position: u64, written: u64) -> io::Result<()> {
         let mut parts = parts.to_vec();
@@ -279,20 +301,23 @@ impl DiskFile for MappedFile {
     }
 
     fn start_write_back(&self, range: Range<u64>) {
-        let (Ok(offset), Ok(length)) =
-            (i64::try_from(range.start), i64::try_from(range.end.saturating_sub(range.start)))
-        else {
-            return;
-        };
-        if length == 0 {
-            return; // to the kernel, 0 means "to the end"
+        // It is advice: the sync that follows reports what it meets.
+        let _ = self.sync_range(range, libc::SYNC_FILE_RANGE_WRITE);
+    }
+
+    fn finish_write_back(&self, range: Range<u64>) -> io::Result<()> {
+        let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        match self.sync_range(range, flags).map_err(|error| (error.raw_os_error(), error)) {
+            // A sandbox or a file system that does not know the call: the kernel sees to it alone.
+            Err((Some(code), _))
+                if CALL_REFUSED.iter().any(|known| known.raw_os_error() == code) =>
+            {
+                Ok(())
+            }
+            done => done.map_err(|(_, error)| error),
         }
-        let descriptor = self.file.as_raw_fd();
-        // SAFETY: the descriptor is open for as long as `self.file` lives, and the call touches no
-        // memory of ours. It is advice: the sync that follows reports what it meets.
-        let _ = unsafe {
-            libc::sync_file_range(descriptor, offset, length, libc::SYNC_FILE_RANGE_WRITE)
-        };
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -453,6 +478,7 @@ mod tests {
         file.write_at(10, &parts).unwrap();
         file.sync().unwrap();
         file.start_write_back(0..3010);
+        file.finish_write_back(0..3010).unwrap();
         let mut read = vec![0; 4000];
         assert_eq!(file.read_at(10, &mut read).unwrap(), 3000);
         assert_eq!(read[..3000], bytes);

@@ -8,7 +8,8 @@ use crate::flush::FlushItem;
 
 /// The items of all replicas of a disk that are not durable yet. Its lock is held for a copy of
 /// handles, never over anything that waits. Its bound is the byte credits of the disk, which an
-/// append takes before it pushes: [`FlushQueue::queued_bytes`] says how many are out.
+/// append takes before it pushes: [`FlushQueue::queued_bytes`] says how many are out, and
+/// [`FlushQueue::unwritten_bytes`] for what a page-cache log does not wait for.
 #[derive(Debug, Default)]
 pub struct FlushQueue {
     inner: Mutex<Inner>,
@@ -20,6 +21,8 @@ struct Inner {
     items: VecDeque<FlushItem>,
     /// Bytes of the items, including those that a round has taken and not completed.
     bytes: u64,
+    /// Bytes of the ranges that the kernel is to write back, and has not written.
+    unwritten: u64,
     closed: bool,
     poisoned: bool,
 }
@@ -36,6 +39,8 @@ impl FlushQueue {
         inner.items.extend(items);
         let bytes: u64 = inner.items.range(before..).map(bytes_of).sum();
         inner.bytes += bytes;
+        let unwritten: u64 = inner.items.range(before..).map(unwritten_bytes_of).sum();
+        inner.unwritten += unwritten;
         drop(inner);
         self.filled.notify_one();
     }
@@ -43,6 +48,18 @@ impl FlushQueue {
     /// Bytes of batches that were pushed and are not durable yet.
     pub fn queued_bytes(&self) -> u64 {
         self.inner.lock().bytes
+    }
+
+    /// Bytes that page-cache logs handed over to be written back and that are in memory only. What
+    /// has not gathered to a part that is worth a write is not among them.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.inner.lock().unwritten
+    }
+
+    /// So many bytes were written back, or are left to the kernel.
+    pub fn written_back(&self, bytes: u64) {
+        let mut inner = self.inner.lock();
+        inner.unwritten = inner.unwritten.checked_sub(bytes).expect("they were pushed before");
     }
 
     /// Whether nothing is to be taken.
@@ -118,6 +135,10 @@ impl FlushQueue {
 
 fn bytes_of(item: &FlushItem) -> u64 {
     if let FlushItem::Write { bytes, .. } = item { bytes.len() as u64 } else { 0 }
+}
+
+fn unwritten_bytes_of(item: &FlushItem) -> u64 {
+    if let FlushItem::WriteBack { range, .. } = item { range.end - range.start } else { 0 }
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 mod model;
 mod scenes;
 mod stubborn;
+mod write_back;
