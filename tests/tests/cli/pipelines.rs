@@ -46,10 +46,21 @@ fn await_list(broker: &Broker, row: &str) -> Tested {
     eventually(row, || Ok(lines(broker, &["list"])? == ["PIPELINE STATE TASKS LAG", row]))
 }
 
-fn listed_described_and_paused() -> Tested {
+/// A pipeline that has three records behind it: read, and what was made of them committed.
+fn program_with_records() -> Tested<Broker> {
     let broker = program()?;
     send(&broker, "k:1 0\nk:1 1\nk:1 7\n")?;
-    await_list(&broker, "numbers running 2 0")?;
+    eventually("three records are safe", || {
+        let status = document(&broker, &["describe", NUMBERS])?;
+        let tasks = status["tasks"].as_array().ok_or("a list of tasks")?;
+        Ok(tasks.iter().filter_map(|task| task["safe"].as_i64()).sum::<i64>() == 3)
+    })?;
+    Ok(broker)
+}
+
+fn listed_described_and_paused() -> Tested {
+    let broker = program_with_records()?;
+    assert_eq!(lines(&broker, &["list"])?, ["PIPELINE STATE TASKS LAG", "numbers running 2 0"]);
 
     let described = lines(&broker, &["describe", NUMBERS])?;
     assert_eq!(described[0], "numbers is running");
@@ -86,9 +97,7 @@ fn listed_described_and_paused() -> Tested {
 }
 
 fn told_to_programs() -> Tested {
-    let broker = program()?;
-    send(&broker, "k:1 0\nk:1 1\nk:1 7\n")?;
-    await_list(&broker, "numbers running 2 0")?;
+    let broker = program_with_records()?;
     let listed = document(&broker, &["list"])?;
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed:#}");
     let described = document(&broker, &["describe", NUMBERS])?;
