@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use allocation_counter::{AllocationInfo, measure, opt_out};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use vltava::replica::group::GroupConfig;
 use vltava::replica::shell::{Output, Replica};
 use vltava_benches::fixtures::{self, Batch, NOW, Values};
@@ -19,7 +19,6 @@ use vltava_protocol::frame::{FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, FrameDecoder, 
 use vltava_protocol::ids::{PartitionIndex, TopicId, TopicName};
 use vltava_protocol::messages::fetch::{FetchPartitionResponse, FetchResponse, FetchTopicResponse};
 use vltava_protocol::messages::{ProduceRequest, decode_request};
-use vltava_protocol::part::Part;
 use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::compression::Codec;
 use vltava_protocol::record::validate::{Scratch, validate};
@@ -131,7 +130,7 @@ fn fetch(batch: &Batch, steps: &mut Vec<Step>) {
     let read = || {
         let view = cell.read();
         let slices = view.read(from, view.high_watermark, 1 << 20, true).expect("in the log");
-        slices.iter().map(|slice| slice.part().expect("the file is there")).collect::<Vec<Part>>()
+        slices.iter().map(|slice| slice.bytes().expect("the file is there")).collect::<Vec<Bytes>>()
     };
     steps.push(count("last batch found, as slices", 2.0, || {
         black_box(read());

@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 
+use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use vltava_benches::fixtures::{self, BATCH_SIZES};
 use vltava_benches::logs::{Workbench, fill};
@@ -11,7 +12,6 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{Offset, PartitionIndex, TopicId, TopicName};
 use vltava_protocol::messages::ResponseFrame;
 use vltava_protocol::messages::fetch::{FetchPartitionResponse, FetchResponse, FetchTopicResponse};
-use vltava_protocol::part::Part;
 use vltava_protocol::record::compression::Codec;
 use vltava_storage::log::Durability;
 use vltava_storage::read_view::{ReadView, ViewCell};
@@ -31,9 +31,9 @@ const FETCH_BYTES_MAX: usize = 1 << 20;
 /// that headers of the older part are read as those of a cold log are.
 const LOG_BYTES: u64 = 64 << 20;
 
-fn read(view: &ReadView, from: Offset) -> Vec<Part> {
+fn read(view: &ReadView, from: Offset) -> Vec<Bytes> {
     let slices = view.read(from, view.high_watermark, FETCH_BYTES_MAX, true).expect("in the log");
-    slices.iter().map(|slice| slice.part().expect("the file is there")).collect()
+    slices.iter().map(|slice| slice.bytes().expect("the file is there")).collect()
 }
 
 fn respond(cell: &ViewCell, from: Offset) -> ResponseFrame {

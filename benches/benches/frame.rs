@@ -89,7 +89,7 @@ fn fetch_response(partitions: i32, runs: usize, run: &Bytes) -> FetchResponse {
         high_watermark: Offset(1000),
         last_stable_offset: Offset(1000),
         log_start_offset: Offset(0),
-        records: vec![run.clone().into(); runs],
+        records: vec![run.clone(); runs],
         ..FetchPartitionResponse::empty(PartitionIndex(partition), ErrorCode::None)
     };
     let topic = FetchTopicResponse {

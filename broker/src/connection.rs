@@ -29,32 +29,33 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use vltava_protocol::messages::ResponseFrame;
 
 use self::incoming::{Frame, Incoming, Read};
 pub use self::outgoing::OUTGOING_BYTES_MAX;
 use self::outgoing::{Outgoing, Waiting};
-pub use self::socket::Socket;
 use self::timers::{Expired, Timers};
 use crate::metrics::{ConnectionMetrics, Histogram};
 use crate::request_memory::{Held, RequestMemory};
 
 mod incoming;
 mod outgoing;
-mod socket;
 mod timers;
 
 /// Most requests begun and unanswered at once.
 pub const PIPELINE_MAX: usize = 64;
 /// How long a connection may keep its worker while requests are ready.
 const SLICE: Duration = Duration::from_micros(500);
+/// Most slices of one `writev`, Linux's `IOV_MAX` is far above; more gives nothing.
+const WRITE_SLICES_MAX: usize = 64;
 /// How long a connection that is told to end may take to answer what has begun.
 pub const DRAIN_MS_MAX: u64 = 5_000;
 
@@ -180,7 +181,7 @@ struct Starting {
 
 impl<S, V> Connection<S, V>
 where
-    S: Socket,
+    S: AsyncRead + AsyncWrite + Unpin,
     V: Service,
 {
     /// A connection that serves `socket` until it ends or `shutdown` completes.
@@ -237,7 +238,7 @@ where
         loop {
             let mut moved = self.poll_begin(cx, slice);
             moved |= self.poll_waiting(cx);
-            moved |= self.poll_write(cx, slice).unwrap_or_else(|error| {
+            moved |= self.poll_write(cx).unwrap_or_else(|error| {
                 self.lose(error);
                 true
             });
@@ -409,14 +410,19 @@ where
         self.abandon(Ended::Failed(error));
     }
 
-    /// Writes what waits, many responses with one system call, until `slice` ends.
-    fn poll_write(&mut self, cx: &mut Context<'_>, slice: Instant) -> io::Result<bool> {
+    /// Writes what waits, many responses with one system call.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = false;
-        while self.outgoing.bytes > 0 && !(moved && Instant::now() >= slice) {
-            match self.outgoing.poll_write(&mut self.socket, cx) {
-                Poll::Pending => return Ok(moved),
-                Poll::Ready(written) => written?,
-            }
+        while self.outgoing.bytes > 0 {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+            let count = self.outgoing.fill(&mut slices);
+            let written =
+                match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count])? {
+                    Poll::Pending => return Ok(moved),
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(written) => written,
+                };
+            self.outgoing.advance(written);
             self.timers.touch();
             moved = true;
         }

@@ -11,7 +11,6 @@ pub mod error_code;
 pub mod frame;
 pub mod ids;
 pub mod messages;
-pub mod part;
 pub mod record;
 
 pub use error_code::ErrorCode;

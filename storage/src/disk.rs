@@ -8,7 +8,6 @@
 //! [`DiskFile::slice`] showed, it shows for ever.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -101,12 +100,6 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// have been written, and lie within the file's capacity, else it is `InvalidInput`.
     fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
 
-    /// The operating system's file, for whoever has the kernel send a range of it that was written.
-    /// `None` where there is none.
-    fn shared(&self) -> Option<Arc<File>> {
-        None
-    }
-
     /// Whether a range that was written is in the page cache, as far as a look at a part of its
     /// pages tells. Never waits. `false` where it cannot be known.
     fn is_cached(&self, _range: Range<u64>) -> bool {
@@ -114,8 +107,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
 
     /// Brings a range that was written into the page cache, in order, so that a
-    /// [slice](DiskFile::slice) of it can be touched without waiting for the disk, and without meeting
-    /// its faults there. Blocks.
+    /// [slice](DiskFile::slice) of it can be touched without waiting for the disk, and without
+    /// meeting its faults there. Blocks.
     fn populate(&self, range: Range<u64>) -> io::Result<()> {
         populate_by_reading(self, range)
     }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vltava_protocol::part::{FileRange, Part};
 
 use crate::flush::SegmentFile;
 
@@ -30,14 +29,6 @@ impl LogSlice {
     /// [recent](Self::is_recent), call [`LogSlice::prefault`] first, on a thread that may block.
     pub fn bytes(&self) -> io::Result<Bytes> {
         self.file.file.slice(self.range.clone())
-    }
-
-    /// The range as a part of a response: its [bytes](Self::bytes), and where they lie in the file.
-    pub fn part(&self) -> io::Result<Part> {
-        let bytes = self.bytes()?;
-        let file = self.file.file.shared();
-        let position = self.range.start;
-        Ok(Part::in_file(bytes, file.map(|file| FileRange { file, position })))
     }
 
     /// Number of bytes.

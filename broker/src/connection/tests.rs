@@ -60,7 +60,7 @@ fn reply(id: u8, bytes: usize) -> Reply {
     let body = Bytes::from(vec![id; bytes]);
     let mut partition = FetchPartitionResponse::empty(PartitionIndex(0), ErrorCode::None);
     partition.records =
-        (0..bytes).step_by(8192).map(|at| body.slice(at..bytes.min(at + 8192)).into()).collect();
+        (0..bytes).step_by(8192).map(|at| body.slice(at..bytes.min(at + 8192))).collect();
     let topic = FetchTopicResponse {
         topic: TopicName::new("t"),
         topic_id: TopicId::ZERO,
@@ -120,8 +120,6 @@ impl Service for Script {
         })
     }
 }
-
-impl Socket for DuplexStream {}
 
 struct Fixture {
     script: Script,

@@ -90,7 +90,7 @@ mod tests {
         let Reply::Frame(frame) = unsupported(7) else { panic!("closed") };
         // length, correlation id, error 35, one key: 18, 0, 4; no throttle time in version 0
         let expected = [0, 0, 0, 16, 0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4];
-        assert_eq!(frame.concat(), expected);
+        assert_eq!(frame.parts().concat(), expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `Fetch` (key 1), versions 4-18: whole batches, as slices of segments that nobody copies.
+//! `Fetch` (key 1), versions 4-18: whole batches, as map slices, in one vectored write.
 //!
 //! ```text
 //! session → read every partition, in order, within the budget

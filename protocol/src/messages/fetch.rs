@@ -14,13 +14,12 @@
 //! All parts but the runs are slices of one buffer. A field that a version does not have is left
 //! out without complaint: the caller fills in what it knows.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{ApiKey, EncodeError, ResponseFrame, put_response_head};
 use crate::error_code::ErrorCode;
 use crate::frame::FRAME_LENGTH_BYTES;
 use crate::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
-use crate::part::Part;
 use crate::record::varint::{put_unsigned, unsigned_bytes};
 
 /// Shorter runs are copied: an entry of a vectored write costs more than so small a copy.
@@ -79,7 +78,7 @@ pub struct FetchPartitionResponse {
     /// A nearer replica to read from; since v11 (KIP-392).
     pub preferred_read_replica: Option<NodeId>,
     /// Whole batches, in runs to be written one behind the other; none of them need be non-empty.
-    pub records: Vec<Part>,
+    pub records: Vec<Bytes>,
 }
 
 /// A transaction whose records are to be skipped.
@@ -123,7 +122,7 @@ impl FetchPartitionResponse {
 
     /// Bytes of all runs.
     pub fn records_bytes(&self) -> usize {
-        self.records.iter().map(Part::len).sum()
+        self.records.iter().map(Bytes::len).sum()
     }
 }
 
@@ -152,7 +151,7 @@ impl FetchResponse {
             .map(|partition| {
                 let copied = partition.records.iter().filter(|run| run.len() < SPLICE_BYTES_MIN);
                 let aborted = partition.aborted_transactions.as_ref().map_or(0, Vec::len);
-                64 + 17 * aborted + copied.map(Part::len).sum::<usize>()
+                64 + 17 * aborted + copied.map(Bytes::len).sum::<usize>()
             })
             .sum();
         64 + partitions + self.topics.iter().map(|topic| 32 + topic.topic.len()).sum::<usize>()
@@ -268,7 +267,7 @@ impl NodeEndpoint {
 struct Writer {
     head: BytesMut,
     /// Length of `head` where a run stands, in ascending order.
-    spliced: Vec<(usize, Part)>,
+    spliced: Vec<(usize, Bytes)>,
     version: i16,
     flexible: bool,
 }
@@ -323,9 +322,9 @@ impl Writer {
         self.head.put_slice(field);
     }
 
-    fn put_run(&mut self, run: &Part) {
+    fn put_run(&mut self, run: &Bytes) {
         if run.len() < SPLICE_BYTES_MIN {
-            self.head.put_slice(run.bytes());
+            self.head.put_slice(run);
         } else {
             self.spliced.push((self.head.len(), run.clone()));
         }
@@ -342,13 +341,13 @@ impl Writer {
         let mut written = 0;
         for (at, run) in self.spliced {
             if at > written {
-                parts.push(head.slice(written..at).into());
+                parts.push(head.slice(written..at));
                 written = at;
             }
             parts.push(run);
         }
         if head.len() > written {
-            parts.push(head.slice(written..).into());
+            parts.push(head.slice(written..));
         }
         Ok(ResponseFrame::new(parts))
     }
@@ -356,7 +355,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use kafka_protocol::messages::fetch_response as theirs;
     use kafka_protocol::messages::{BrokerId, ProducerId as TheirProducerId};
     use uuid::Uuid;
@@ -365,8 +363,7 @@ mod tests {
     use super::*;
 
     fn partition(index: i32, runs: &[usize]) -> FetchPartitionResponse {
-        let run = |&bytes: &usize| Part::from(Bytes::from(vec![index as u8; bytes]));
-        let records = runs.iter().map(run).collect();
+        let records = runs.iter().map(|&bytes| Bytes::from(vec![index as u8; bytes])).collect();
         FetchPartitionResponse {
             high_watermark: Offset(100),
             last_stable_offset: Offset(90),
@@ -429,7 +426,7 @@ mod tests {
             .with_last_stable_offset(ours.last_stable_offset.0)
             .with_log_start_offset(ours.log_start_offset.0)
             .with_aborted_transactions(aborted)
-            .with_records(Some(ours.records.iter().flat_map(|run| run.bytes().clone()).collect()));
+            .with_records(Some(Bytes::from(ours.records.concat())));
         if version >= 11 {
             let replica = ours.preferred_read_replica.map_or(-1, |node| node.0);
             data = data.with_preferred_read_replica(BrokerId(replica));
@@ -483,7 +480,7 @@ mod tests {
                 let theirs = their_response(&ours, version);
                 let expected = encode_response(5, ApiKey::Fetch, version, &theirs).unwrap();
                 let frame = ours.encode(5, version).unwrap();
-                assert_eq!(frame.concat(), expected.concat(), "v{version}");
+                assert_eq!(frame.parts().concat(), expected.parts().concat(), "v{version}");
                 assert_eq!(frame.bytes(), expected.bytes());
                 assert!(frame.parts().iter().all(|part| !part.is_empty()));
             }
@@ -494,10 +491,10 @@ mod tests {
     fn long_runs_are_spliced_and_short_ones_copied() {
         let response = response();
         let frame = response.encode(5, 12).unwrap();
-        let lengths: Vec<_> = frame.parts().iter().map(Part::len).collect();
+        let lengths: Vec<_> = frame.parts().iter().map(Bytes::len).collect();
         assert_eq!([lengths[1], lengths[2], lengths[4], lengths[6]], [3000, 5000, 2000, 1024]);
         let first = &response.topics[0].partitions[1].records[0];
-        assert_eq!(frame.parts()[1].bytes().as_ptr(), first.bytes().as_ptr());
+        assert_eq!(frame.parts()[1].as_ptr(), first.as_ptr());
     }
 
     #[test]

@@ -15,7 +15,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::FRAME_LENGTH_BYTES;
 use crate::ids;
-use crate::part::Part;
 
 pub use fetch::FetchResponse;
 // The wire crate's own `FetchResponse` is shadowed: encoding it would copy the records.
@@ -66,37 +65,32 @@ pub fn decode_request<R: RequestBody>(frame: Bytes, version: i16) -> Result<R, D
     R::read(frame, version)
 }
 
-/// A response on its way to the socket: parts to be written one behind the other, with as few calls
-/// as possible. The first part starts with the frame's length.
+/// A response on its way to the socket: parts to be written one behind the other, in one vectored
+/// write where possible. The first part starts with the frame's length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFrame {
-    parts: Vec<Part>,
+    parts: Vec<Bytes>,
 }
 
 impl ResponseFrame {
     /// A frame of these parts, the first of which starts with the length of the rest.
-    pub(crate) fn new(parts: Vec<Part>) -> Self {
+    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
         Self { parts }
     }
 
     /// The parts in their order; none is empty.
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[Bytes] {
         &self.parts
     }
 
     /// The parts in their order; none is empty.
-    pub fn into_parts(self) -> Vec<Part> {
+    pub fn into_parts(self) -> Vec<Bytes> {
         self.parts
     }
 
     /// Bytes of all parts.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(Part::len).sum()
-    }
-
-    /// A copy of all of it, as it goes over the wire.
-    pub fn concat(&self) -> Vec<u8> {
-        self.parts.iter().flat_map(|part| part.bytes().iter().copied()).collect()
+        self.parts.iter().map(Bytes::len).sum()
     }
 }
 
@@ -116,7 +110,7 @@ pub fn encode_response<R: Encodable + HeaderVersion>(
     let length = i32::try_from(frame.len() - FRAME_LENGTH_BYTES)
         .map_err(|_| failed(format!("{} bytes are too many", frame.len())))?;
     frame[..FRAME_LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
-    Ok(ResponseFrame::new(vec![frame.freeze().into()]))
+    Ok(ResponseFrame::new(vec![frame.freeze()]))
 }
 
 /// Frame length, correlation id and an empty set of tagged fields.
@@ -175,7 +169,7 @@ mod tests {
             (4, &[0, 0, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0]),
         ] {
             let frame = encode_response(7, ApiKey::Heartbeat, version, &response).unwrap();
-            assert_eq!(frame.concat(), expected, "v{version}");
+            assert_eq!(frame.parts(), [Bytes::from_static(expected)], "v{version}");
             assert_eq!(frame.bytes(), expected.len());
         }
     }
@@ -184,9 +178,9 @@ mod tests {
     fn the_answer_to_api_versions_has_the_oldest_header() {
         let response = ApiVersionsResponse::default().with_error_code(35);
         let frame = encode_response(7, ApiKey::ApiVersions, 0, &response).unwrap();
-        assert_eq!(frame.concat(), [0, 0, 0, 10, 0, 0, 0, 7, 0, 35, 0, 0, 0, 0]);
+        assert_eq!(frame.parts(), [&[0, 0, 0, 10, 0, 0, 0, 7, 0, 35, 0, 0, 0, 0][..]]);
         let frame = encode_response(7, ApiKey::ApiVersions, 3, &response).unwrap();
-        assert_eq!(frame.concat()[8..10], [0, 35]);
+        assert_eq!(frame.parts()[0][8..10], [0, 35]);
     }
 
     #[test]

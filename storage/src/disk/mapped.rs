@@ -180,7 +180,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// An open file and, once it was asked for a slice, its map.
 struct MappedFile {
-    file: Arc<File>,
+    file: File,
     /// Invariant: the file has at least this many bytes. Only grows.
     written: AtomicU64,
     capacity: u64,
@@ -200,7 +200,6 @@ impl std::fmt::Debug for MappedFile {
 
 impl MappedFile {
     fn new(file: File, written: u64, capacity: u64) -> Self {
-        let file = Arc::new(file);
         Self { file, written: AtomicU64::new(written), capacity, map: OnceLock::new() }
     }
 
@@ -333,10 +332,6 @@ impl DiskFile for MappedFile {
         Ok(self.map()?.slice(range.start as usize..range.end as usize))
     }
 
-    fn shared(&self) -> Option<Arc<File>> {
-        Some(self.file.clone())
-    }
-
     fn is_cached(&self, range: Range<u64>) -> bool {
         let Some(last) = range.end.checked_sub(1) else { return true };
         let probes = range.step_by(PROBE_BYTES).chain([last]);
@@ -374,7 +369,7 @@ impl DiskFile for MappedFile {
 ///
 /// The kernel sees a reader that goes on from where it was, reads ahead for it, and keeps what it
 /// reads in large pieces. Advice (`POSIX_FADV_WILLNEED`) makes it read page by page instead, which
-/// costs eight times the processor time, and makes sending those pages dearer as well.
+/// costs eight times the processor time.
 fn nowhere() -> Option<&'static File> {
     static NOWHERE: OnceLock<Option<File>> = OnceLock::new();
     NOWHERE.get_or_init(|| OpenOptions::new().write(true).open("/dev/null").ok()).as_ref()
@@ -483,9 +478,6 @@ mod tests {
         assert_eq!(file.read_at(10, &mut read).unwrap(), 3000);
         assert_eq!(read[..3000], bytes);
         assert_eq!(&file.slice(10..3010).unwrap()[..], &bytes[..]);
-        let shared = file.shared().unwrap();
-        shared.read_exact_at(&mut read[..3000], 10).unwrap();
-        assert_eq!(read[..3000], bytes);
     }
 
     #[test]

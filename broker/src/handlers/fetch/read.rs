@@ -1,9 +1,9 @@
 //! What one partition gives to a Fetch, and the budget that all of them share.
 
+use bytes::Bytes;
 use tracing::warn;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{LeaderEpoch, Offset};
-use vltava_protocol::part::Part;
 use vltava_storage::log::ReadError;
 use vltava_storage::read_view::ReadView;
 use vltava_storage::slice::LogSlice;
@@ -115,9 +115,9 @@ impl PartitionRead {
     }
 
     /// The runs of batches; a failure makes this a failed read.
-    pub(super) fn take_runs(&mut self) -> Vec<Part> {
-        let runs: Result<Vec<Part>, _> =
-            std::mem::take(&mut self.slices).iter().map(LogSlice::part).collect();
+    pub(super) fn take_runs(&mut self) -> Vec<Bytes> {
+        let runs: Result<Vec<Bytes>, _> =
+            std::mem::take(&mut self.slices).iter().map(LogSlice::bytes).collect();
         runs.unwrap_or_else(|error| {
             *self = Self::failed(storage_failed(&error.into()));
             Vec::new()
