@@ -12,7 +12,8 @@ use std::path::Path;
 use std::thread;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, sendfile};
+use rustix::net::{SendFlags, send};
 use tempfile::TempDir;
 use vltava_benches::fixtures::BATCH_SIZES;
 use vltava_benches::runs::{Clock, capacity, timed};
@@ -122,28 +123,52 @@ fn syncs(c: &mut Criterion<By>) {
     group.finish();
 }
 
-/// One connection over loopback whose other end reads as fast as it can: the processor time of both.
+/// Bytes of a response over loopback, the other end of which reads as fast as it can: from memory,
+/// and from a file as a log of 64 KiB batches. The processor time of both ends.
 fn loopback(c: &mut Criterion<By>) {
-    const BYTES: usize = 256 * KIB;
+    const SIZES: [(&str, usize); 2] = [("256 KiB", 256 * KIB), ("1 MiB", 1024 * KIB)];
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut sender = TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
     let (mut receiver, _) = listener.accept().expect("loopback");
     let reader = thread::spawn(move || {
-        let mut buffer = vec![0; BYTES];
+        let mut buffer = vec![0; 256 * KIB];
         while receiver.read(&mut buffer).is_ok_and(|read| read > 0) {}
     });
-    let (head, body) = (vec![1_u8; 100], vec![7_u8; BYTES]);
+    let head = vec![1_u8; 100];
     let mut group = c.benchmark_group("limits/loopback writev");
-    group.throughput(Throughput::Bytes(BYTES as u64));
-    group.bench_function("256 KiB", |b| {
-        b.iter(|| {
-            let mut parts = &mut [IoSlice::new(&head), IoSlice::new(&body)][..];
-            while !parts.is_empty() {
-                let written = sender.write_vectored(parts).expect("loopback");
-                IoSlice::advance_slices(&mut parts, written);
-            }
+    for (name, size) in SIZES {
+        let body = vec![7_u8; size];
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut parts = &mut [IoSlice::new(&head), IoSlice::new(&body)][..];
+                while !parts.is_empty() {
+                    let written = sender.write_vectored(parts).expect("loopback");
+                    IoSlice::advance_slices(&mut parts, written);
+                }
+            });
         });
-    });
+    }
+    group.finish();
+    let mut log = Growing::new();
+    while log.position < 1024 * KIB as u64 {
+        log.append(&vec![7; 64 * KIB - 29]);
+    }
+    let mut group = c.benchmark_group("limits/loopback sendfile");
+    for (name, size) in SIZES {
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let sent = send(&sender, &head, SendFlags::MORE).expect("loopback");
+                assert_eq!(sent, head.len());
+                let mut position = 0;
+                while position < size as u64 {
+                    let left = size - position as usize;
+                    sendfile(&sender, &log.file, Some(&mut position), left).expect("loopback");
+                }
+            });
+        });
+    }
     group.finish();
     drop(sender);
     reader.join().expect("the reader ends with the connection");
