@@ -159,7 +159,7 @@ fn stream(steps: &mut Vec<Step>) {
         let topology = Job::FilterMark.topology("bench", SOURCE, SINK);
         let chunk = Chunk::new(Values::Noise(fixtures::VALUE_BYTES), batch_bytes, 1);
         let mut feeder = Feeder::new(topology, chunk);
-        steps.push(count(name, 8.0, || {
+        steps.push(count(name, 2.0, || {
             black_box(feeder.feed());
             opt_out(|| feeder.go_on());
         }));
