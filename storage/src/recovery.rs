@@ -16,8 +16,8 @@
 //! - The prefix of a batch (offset, length, epoch, magic) lies outside the batch's checksum, but all
 //!   of it is known twice: offsets are dense, the row names the epochs, and the next batch begins
 //!   where this one ends. It is held against that where no index covers it, and whenever a batch is
-//!   read ([`Trail`]). Where no next batch tells the length, at the end of the log and of every
-//!   segment that is scanned, the checksum of the whole batch does.
+//!   read (see [`Trail`](crate::segments::Trail)). Where no next batch tells the length, at the end
+//!   of the log and of every segment that is scanned, the checksum of the whole batch does.
 //! - Whole batches are held against their checksums above the durable place, where they are internal
 //!   and no index covers them, and where they are sent to a follower from the disk, or received.
 //!
@@ -37,11 +37,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vltava_protocol::ids::Offset;
-use vltava_protocol::record::batch::verify_crc;
 
 use crate::bugs::{Bug, planted};
 use crate::disk::Disk;
-use crate::epochs::Epochs;
 use crate::flush::{FlushItem, SegmentFile};
 use crate::ids::{FileId, Generation, LogIndex, Place, ReplicaId, SegmentId};
 use crate::index::{BatchStart, SegmentIndex};
@@ -52,15 +50,17 @@ use crate::log::{
 use crate::paths::{
     index_file_name, parse_producers_file_name, parse_segment_file_name, replica_dir, segment_path,
 };
-use crate::scan::{Access, read_at};
+use crate::scan::read_at;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::segment_header::HeaderError;
-use crate::segments::{Trail, walk_indexes};
 use crate::side_file;
 use crate::state::ReplicaState;
 
+mod ends;
 mod tail;
 
+pub(crate) use ends::epochs_of;
+use ends::{check_last_batch, ends_after};
 pub(crate) use tail::scan_batches;
 use tail::{has_content, write_again};
 
@@ -587,71 +587,8 @@ impl Recovery<'_> {
     }
 }
 
-/// Checks the last batch whole: a damaged header in the middle of a log does not fit the next one,
-/// but here nothing follows, and everything that is appended would lie at wrong offsets.
-fn check_last_batch(segments: &[Arc<Segment>]) -> Result<(), RecoverError> {
-    let filled = segments.iter().rev().find(|segment| segment.bytes() > 0);
-    let Some(segment) = filled else { return Ok(()) };
-    let id = segment.header.id.segment;
-    let from = {
-        let index = segment.index.read();
-        index.before_index(index.end().index.prev())
-    };
-    let mut trail = Trail::begin(segment, from, Access::Pread)?;
-    let mut last = None;
-    while let Some(header) = trail.here()? {
-        last = Some((trail.at().position, header.size()));
-        trail.pass(&header);
-    }
-    if let Some((position, size)) = last
-        && !verify_crc(&trail.whole(position, size)?)
-    {
-        return Err(damaged(id, position, "the last batch does not fit its checksum"));
-    }
-    Ok(())
-}
-
 fn damaged(segment: SegmentId, position: u64, reason: &str) -> RecoverError {
     RecoverError::Damaged { segment, position, reason: reason.into() }
-}
-
-/// The leader epochs that the segments name.
-pub(crate) fn epochs_of(segments: &[Arc<Segment>], first_index: LogIndex) -> Epochs {
-    let first = segments[0].header;
-    let mut epochs = Epochs::new(first.epoch_before, first.base_index);
-    for segment in segments {
-        for start in segment.index.read().epochs() {
-            epochs.push(start.epoch, start.first_index, start.first_offset);
-        }
-    }
-    epochs.advance(first_index);
-    epochs
-}
-
-/// Where `committed` ends, and place and end of every batch above it.
-fn ends_after(
-    segments: &[Arc<Segment>],
-    committed: LogIndex,
-    end: BatchStart,
-) -> Result<(Offset, Vec<(Place, Offset)>), ReadError> {
-    let mut high_watermark = None;
-    let mut uncommitted = Vec::new();
-    for segment in segments {
-        let id = segment.header.id.segment;
-        let from = committed.next().max(segment.header.base_index);
-        let to = segment.index.read().end().index;
-        if from >= to {
-            continue;
-        }
-        let this = std::slice::from_ref(segment);
-        walk_indexes(this, from..to, Access::Pread, |met, _| {
-            high_watermark.get_or_insert(met.header.base_offset);
-            let place = Place { segment: id, position: met.position };
-            uncommitted.push((place, met.header.end_offset()));
-            Ok(true)
-        })?;
-    }
-    Ok((high_watermark.unwrap_or(end.offset), uncommitted))
 }
 
 #[cfg(test)]
