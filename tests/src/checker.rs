@@ -59,10 +59,10 @@ struct Office {
 pub enum Stake {
     /// A quorum is intact: nobody may decide without it.
     Forbidden,
-    /// Too few are intact of a membership under which nothing was committed yet, and enough of the one
-    /// before: nothing that was committed may be missing afterwards.
+    /// A change of membership is under way, and a quorum of the old or of the new one is intact: it
+    /// holds all that was committed, and nothing of that may be missing afterwards.
     Nothing,
-    /// Too few voters are intact.
+    /// Too few voters are intact of every membership that may be in force.
     Records,
 }
 

@@ -412,12 +412,14 @@ impl World {
     /// What may be given up where a voter of a group announces a loss.
     fn stake(&self, group: GroupId) -> Stake {
         let is_intact = |voter: &&ReplicaId| !self.lossy.contains(voter);
-        let mut are_whole =
-            self.memberships[group].possible().map(|members| has_quorum(members, is_intact));
-        match (are_whole.next(), self.cluster.groups[group].was_page_cache) {
-            (Some(false), true) => Stake::Records,
-            (Some(true), true) if are_whole.any(|is_whole| !is_whole) => Stake::Nothing,
-            _ => Stake::Forbidden,
+        let possible = self.memberships[group].possible();
+        let (whole, broken): (Vec<_>, Vec<_>) =
+            possible.partition(|members| has_quorum(members, is_intact));
+        match (whole.is_empty(), broken.is_empty()) {
+            _ if !self.cluster.groups[group].was_page_cache => Stake::Forbidden,
+            (_, true) => Stake::Forbidden,
+            (true, false) => Stake::Records,
+            (false, false) => Stake::Nothing,
         }
     }
 
