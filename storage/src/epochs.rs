@@ -6,7 +6,7 @@
 //!
 //! The newest part of it lies in the replica's row too, under a checksum, because nothing else
 //! proves the epoch that stands in a batch: the batch's own checksum begins behind it. A row is
-//! saved before the first batch of an epoch, so [`Epochs::allows`] can refuse every epoch that a
+//! saved before the first batch of an epoch, so `Epochs::allows` can refuse every epoch that a
 //! batch was not written with, wherever in the log it lies.
 //!
 //! **Invariant:** epochs, indexes and (weakly) offsets rise along the list.

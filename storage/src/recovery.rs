@@ -16,7 +16,7 @@
 //! - The prefix of a batch (offset, length, epoch, magic) lies outside the batch's checksum, but all
 //!   of it is known twice: offsets are dense, the row names the epochs, and the next batch begins
 //!   where this one ends. It is held against that where no index covers it, and whenever a batch is
-//!   read (see [`Trail`](crate::segments::Trail)). Where no next batch tells the length, at the end
+//!   read (see `segments::Trail`). Where no next batch tells the length, at the end
 //!   of the log and of every segment that is scanned, the checksum of the whole batch does.
 //! - Whole batches are held against their checksums above the durable place, where they are internal
 //!   and no index covers them, and where they are sent to a follower from the disk, or received.

@@ -8,6 +8,7 @@ use super::{PartitionLog, best_effort, log_start_forgotten};
 use crate::flush::FlushItem;
 use crate::ids::LogIndex;
 use crate::paths::index_file_name;
+use crate::segment::Segment;
 
 impl PartitionLog {
     /// Applies a committed `LogStart` that lies at `index`: nothing before `offset` is readable any
@@ -38,8 +39,10 @@ impl PartitionLog {
         self.advance_floor();
     }
 
-    /// Lets go of whole segments before the log start, none of them above the last applied one.
-    fn advance_floor(&mut self) {
+    /// Lets go of whole segments before the log start, none of them above the last applied one. Those
+    /// that cannot go yet (see [`PartitionLog::hold_first_index`]; a snapshot of the producers could
+    /// not be written) go when it is called again.
+    pub fn advance_floor(&mut self) {
         if self.is_held {
             return;
         }
@@ -57,9 +60,17 @@ impl PartitionLog {
         if gone == 0 {
             return;
         }
-        // Producers outlive their batches: from here on only a snapshot knows them.
+        // Producers outlive their batches: from here on only a snapshot knows them, so without one
+        // the segments stay.
         let floor = self.segments[gone].header.base_index.prev();
-        best_effort(self.keep_producers(floor), "writing a producer snapshot", &self.dir);
+        if let Err(error) = self.keep_producers(floor) {
+            tracing::warn!(dir = %self.dir.display(), %error, "deleted segments cannot go yet");
+            // On a full disk these make room for it; they would go with their segments anyway.
+            for segment in &self.segments[..gone] {
+                self.remove_index_file(segment);
+            }
+            return;
+        }
         let dropped: Vec<_> = Arc::make_mut(&mut self.segments).drain(..gone).collect();
         let first = self.segments[0].header;
         assert!(first.base_index <= self.committed.next(), "nothing uncommitted goes");
@@ -71,10 +82,7 @@ impl PartitionLog {
         self.left.retain(|left| left.header.base_index >= first.base_index);
         self.save_state();
         for segment in dropped {
-            let index_file = self.dir.join(index_file_name(segment.header.id.segment));
-            if self.disk.remove(&index_file).is_err() {
-                // It may never have been written; recovery removes it with its segment.
-            }
+            self.remove_index_file(&segment);
             let (id, path) = (segment.header.id, segment.path().clone());
             self.outbox.push(FlushItem::Delete { id, path });
         }
@@ -83,6 +91,13 @@ impl PartitionLog {
             view.first_index = first.base_index;
             view.segments = segments;
         });
+    }
+
+    /// Removes the index of a segment that goes. It may never have been written, and recovery removes
+    /// one that is left without its segment.
+    fn remove_index_file(&self, segment: &Segment) {
+        let path = self.dir.join(index_file_name(segment.header.id.segment));
+        self.disk.remove(&path).ok();
     }
 
     /// Leaves the last segment if all records it has are deleted, so that its space can be freed.

@@ -1,10 +1,10 @@
 //! The log against its model: appends, cuts, starts, restarts, every failing operation.
 
 use vltava_protocol::ids::{LeaderEpoch, Offset};
-use vltava_protocol::record::control::InternalKind;
+use vltava_protocol::record::control::{InternalBatch, InternalKind};
 
 use super::AppendError;
-use super::model::{Dice, Harness, client_batch, small};
+use super::model::{Dice, Harness, client_batch, idempotent_batch, small};
 use crate::disk::sim::{Fault, FaultPlan};
 use crate::ids::LogIndex;
 use crate::state::VoteState;
@@ -347,6 +347,41 @@ fn a_held_first_index_moves_when_it_is_released() {
     log.log.release_first_index();
     assert_eq!(log.log.first_index(), LogIndex(4));
     log.check();
+}
+
+/// Producers outlive their batches: on a disk that takes no snapshot of them, the batches stay.
+#[test]
+fn deleted_segments_go_when_their_producers_are_kept() {
+    for fault in [Fault::Io, Fault::Full] {
+        let mut config = small();
+        config.segment_bytes = 700;
+        let mut log = Harness::new(1, config);
+        log.produce(&idempotent_batch(7, 0, 0, 3)).unwrap();
+        for timestamp in [1000, 2000] {
+            log.produce(&client_batch(1, 500, timestamp)).unwrap();
+        }
+        let offset = Offset(4);
+        log.internal(InternalKind::LogStart, &InternalBatch::log_start_body(offset)).unwrap();
+        let index = log.last_index();
+        log.commit(index);
+        log.flush();
+        // As if it had failed when the segments were left, too.
+        log.log.remove_snapshots(LogIndex(0)).unwrap();
+        log.disk.fail(FaultPlan::from(log.disk.op_count(), fault));
+        for _ in 0..2 {
+            log.log.apply_log_start(index, offset);
+            assert_eq!(log.log.first_index(), LogIndex(2), "{fault:?}");
+        }
+        log.disk.heal();
+        log.log_start = offset;
+        log.log.advance_floor();
+        assert!(log.log.first_index() > LogIndex(2));
+        log.flush();
+        let disk = log.disk.power_cut(3);
+        log.reopen(disk);
+        log.log.commit_to(index);
+        log.check();
+    }
 }
 
 /// A segment is not started, at the end or for a cut, but its header was written; the log goes on
