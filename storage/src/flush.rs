@@ -93,3 +93,10 @@ pub enum FlushItem {
         ticket: u64,
     },
 }
+
+impl FlushItem {
+    /// Whether what comes with it may be promised only when it is durable.
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self, Self::WriteBack { .. })
+    }
+}

@@ -18,6 +18,7 @@
 //! - `elect N`, `transfer N [nowait]`: N leads, by votes or handed over
 //! - `campaign N`: N becomes a candidate; nobody has voted yet
 //! - `add N`, `remove N`: where the partition is to live
+//! - `durability fsync`, `durability page-cache`: what the topic promises from the next tick on
 //!
 //! Faults:
 //! - `partition-off N`, `cut A B`, `cut A>B`, `join A B`, `join A>B`, `heal`: links, both ways or one

@@ -26,7 +26,9 @@
 //! 3. *Who counts, remembers.* An entry behind `i` is committed by counting under `D` only when a quorum
 //!    of `D` had `c` in their rows before they acknowledged it: nothing is settled while an applied
 //!    change is not in the row, and when a leader applies `c` it forgets every acknowledgement behind
-//!    `i` of those who did not know of it, its own too (`PartitionGroup::count_anew_behind`).
+//!    `i` of those who did not know of it, its own too (`PartitionGroup::count_anew_behind`). Nor is it
+//!    committed under `C` by the leader that proposed `c` (`PartitionGroup::count_ignorance`), unless
+//!    that votes alone: it would lie with some whom nobody asks under `D`.
 //! 4. *All are asked.* Let all voters of `C` have testified, none of a newer membership. Had anything
 //!    been committed under `D` before, a quorum of `D` would remember `D` (3), some of it voters of `C`
 //!    (2), and would have said so. By induction the newest membership that is named is the last one

@@ -12,10 +12,12 @@
 //!    and entries alike.
 //! 3. Raft learns that a step is persisted after both.
 //! 4. Neither happens while a change of membership that was applied here is not in the row: who
-//!    counts for a membership can tell of it after a restart.
+//!    counts for a membership can tell of it after a restart. Nor while the row does not say that
+//!    batches may be in memory only: after a power failure, a log that ended before its acknowledgements
+//!    would pass for whole.
 //! 5. A failed write after a step ends this replica's group, unsent: it begins again as a follower
 //!    from what the log holds, once that is durable.
-//! 5. A replica whose log reads back other than it was written is fenced.
+//! 6. A replica whose log reads back other than it was written is fenced.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -121,6 +123,10 @@ pub struct Replica {
     /// of a newer one.
     durable_membership: LogIndex,
     pending_membership: Option<(u64, LogIndex)>,
+    /// Whether the last row that was handed over says that batches may be in memory only, and the
+    /// ticket of the first that says so while that is not durable.
+    is_marked_unsynced: bool,
+    pending_mark: Option<u64>,
     ticks_since_save: u32,
 }
 
@@ -136,6 +142,7 @@ impl Replica {
         let abstention = log.state().abstaining.is_some().then(Abstention::default);
         let newest = log.state().memberships.last();
         let durable_membership = newest.map_or(LogIndex(0), |(since, _)| *since);
+        let is_marked_unsynced = log.state().unsynced;
         let group = PartitionGroup::new(log, durability, config);
         Self {
             id,
@@ -153,6 +160,8 @@ impl Replica {
             unburn_ticket: None,
             durable_membership,
             pending_membership: None,
+            is_marked_unsynced,
+            pending_mark: None,
             ticks_since_save: 0,
         }
     }
@@ -302,6 +311,7 @@ impl Replica {
     /// The flusher completed everything up to `ticket`.
     pub fn on_durable(&mut self, ticket: u64, output: &mut Output) {
         let is_remembered = self.note_remembered(ticket);
+        self.pending_mark = self.pending_mark.filter(|at| *at > ticket);
         if let State::Restarting { ticket: waits_for, is_durable, .. } = &mut self.state {
             *is_durable |= ticket >= *waits_for;
             self.restart_if_due(output);
@@ -364,7 +374,7 @@ impl Replica {
             State::Fenced(_) | State::Retired | State::Taken => Vec::new(),
         };
         if !items.is_empty() {
-            self.queue.push(items);
+            self.push(items);
         }
         result
     }
@@ -401,8 +411,8 @@ impl Replica {
                 return self.restart_after(&error);
             }
             let items = self.take_items(vote_changed);
-            let needs_disk = !items.is_empty();
-            let ticket = if needs_disk { self.push(items) } else { self.last_ticket };
+            let needs_disk = items.iter().any(FlushItem::is_awaited);
+            let ticket = if needs_disk { self.push(items) } else { self.hand_over(items) };
             self.note_membership(ticket);
             self.active().finish();
             self.outstanding.push_back(Outstanding { step: number, ticket, vote_changed });
@@ -451,6 +461,18 @@ impl Replica {
         };
         (self.durable_membership, self.pending_membership) = (since, None);
         true
+    }
+
+    /// A row that says that batches may be in memory only is behind the last ticket, or one that no
+    /// longer says so.
+    fn note_mark(&mut self) {
+        let Some(is_unsynced) = self.log().map(|log| log.state().unsynced) else { return };
+        if !is_unsynced {
+            self.pending_mark = None;
+        } else if !self.is_marked_unsynced {
+            self.pending_mark = Some(self.last_ticket);
+        }
+        self.is_marked_unsynced = is_unsynced;
     }
 
     fn membership_since(&self) -> LogIndex {
@@ -526,7 +548,8 @@ impl Replica {
 
     /// Everything up to `ticket` is durable: tells raft, and lets go what waited for it.
     fn settle(&mut self, ticket: u64, output: &mut Output) {
-        if self.pending_membership.is_some() {
+        // Batches that stay in memory are promised only when a restart knows that they did.
+        if self.pending_membership.is_some() || self.pending_mark.is_some() {
             return;
         }
         let mut durable_step = None;
@@ -578,10 +601,19 @@ impl Replica {
         }
     }
 
+    /// Passes on what nobody waits for; what follows waits for no more than what came before.
+    fn hand_over(&mut self, items: Vec<FlushItem>) -> u64 {
+        if !items.is_empty() {
+            self.queue.push(items);
+        }
+        self.last_ticket
+    }
+
     fn push(&mut self, mut items: Vec<FlushItem>) -> u64 {
         self.last_ticket += 1;
         items.push(FlushItem::Ticket { replica: self.id, ticket: self.last_ticket });
         self.queue.push(items);
+        self.note_mark();
         self.last_ticket
     }
 
@@ -593,6 +625,7 @@ impl Replica {
         if self.ticks_since_save >= SAVE_COMMIT_TICKS {
             self.ticks_since_save = 0;
             self.log_mut().save_applied();
+            self.log_mut().advance_floor();
         }
         if self.abstention.is_some() && self.role() != Role::Leader {
             return;

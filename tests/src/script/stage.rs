@@ -153,6 +153,10 @@ impl Stage {
             "wait" => wait(world).map(|()| vec![]),
             "until" => until(world, command),
             "add" | "remove" => retarget(world, node(0)?, command.name == "add"),
+            "durability" => {
+                world.set_durability(durability_of(command.word(0)?)?);
+                Ok(vec![])
+            }
             _ => fate(world, command),
         }
     }
@@ -163,11 +167,8 @@ impl Stage {
         if !(1..=NODES_MAX).contains(&replicas) || nodes > NODES_MAX {
             return Err(format!("from 1 to {NODES_MAX} nodes"));
         }
-        let durability = match command.options.get("durability").map(String::as_str) {
-            None | Some("fsync") => Durability::Fsync,
-            Some("page-cache") => Durability::PageCache,
-            Some(other) => return Err(format!("durability={other} is no such value")),
-        };
+        let durability = command.options.get("durability");
+        let durability = durability.map_or(Ok(Durability::Fsync), |name| durability_of(name))?;
         let mut world = World::new(Setup {
             nodes,
             groups: vec![((0..replicas).collect(), durability)],
@@ -422,6 +423,14 @@ fn until(world: &mut World, command: &Command) -> Answers {
     let are_sent = held(world.run_until_seen(UNTIL_MAX, are_sent))?;
     world.set_clocks(false);
     if are_sent { Ok(vec![]) } else { Err(format!("no {kind} is sent")) }
+}
+
+fn durability_of(name: &str) -> Result<Durability, String> {
+    match name {
+        "fsync" => Ok(Durability::Fsync),
+        "page-cache" => Ok(Durability::PageCache),
+        other => Err(format!("{other} is no such durability")),
+    }
 }
 
 fn retarget(world: &mut World, node: NodeId, is_added: bool) -> Answers {

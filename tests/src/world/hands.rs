@@ -12,6 +12,7 @@ use vltava_protocol::record::batch::BatchHeader;
 use vltava_protocol::record::control::InternalBatch;
 use vltava_storage::disk::sim::{Fault, FaultPlan};
 use vltava_storage::ids::{LogIndex, ReplicaId};
+use vltava_storage::log::Durability;
 use vltava_storage::slice::LogSlice;
 
 use super::{Event, Live, Slot, TICK, World};
@@ -186,6 +187,13 @@ impl World {
     pub(crate) fn retarget_to(&mut self, nodes: &[NodeId]) {
         self.cluster.retarget(GROUP, nodes);
         self.retargeted[GROUP] = self.now;
+    }
+
+    /// What the topic promises changes, at the next tick of each node.
+    pub(crate) fn set_durability(&mut self, durability: Durability) {
+        let group = &mut self.cluster.groups[GROUP];
+        group.was_page_cache |= durability == Durability::PageCache;
+        group.durability = durability;
     }
 
     /// The nodes where the group is to live.

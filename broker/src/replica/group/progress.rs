@@ -52,13 +52,31 @@ impl PartitionGroup {
     }
 
     /// A follower that does not know of the newest change of membership acknowledges nothing behind
-    /// it. It will, once it has heard: a leader asks again as long as anything is missing.
+    /// it, and nobody does behind one that is not applied here yet: what is counted under the old
+    /// membership may lie with those whom the new one does not ask. They will, once they have heard: a
+    /// leader asks again as long as anything is missing.
     pub(super) fn count_ignorance(&self, body: &mut PeerBody) {
         let PeerBody::AppendResponse { reject: false, index, commit, .. } = body else { return };
+        if self.role() != Role::Leader {
+            return;
+        }
         let since = self.log().state().memberships.last().map(|(since, _)| *since);
-        if let Some(since) = since.filter(|since| self.role() == Role::Leader && *commit < *since) {
+        if let Some(since) = since.filter(|since| *commit < *since) {
             *index = since.min(*index);
         }
+        if let Some(change) = self.change_under_way() {
+            *index = change.min(*index);
+        }
+    }
+
+    /// The first change of membership that this leader has not applied. One of an older term is
+    /// committed with the leader's first entry and not before, so that stands for it.
+    fn change_under_way(&self) -> Option<LogIndex> {
+        let (raft, store) = (&self.node.raft, self.node.store());
+        let unapplied = raft.raft_log.applied + 1..=raft.pending_conf_index;
+        let change = store.last_changes(unapplied).last()?;
+        let office = self.log().epochs().starts().last()?;
+        Some(change.max(office.first_index))
     }
 
     /// What this replica knows to be committed.

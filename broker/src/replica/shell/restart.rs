@@ -24,6 +24,7 @@ impl Replica {
         let ticket = self.push(log.take_flush_items());
         self.state =
             State::Restarting { log: Box::new(log), ticket, is_durable: false, has_ticked: false };
+        self.note_mark();
     }
 
     pub(super) fn restart_if_due(&mut self, output: &mut Output) {
