@@ -175,7 +175,7 @@ impl Flusher {
             }
             Err(failure) => {
                 // These were handed on.
-                items.retain(|item| !matches!(item, FlushItem::WriteBack { .. }));
+                items.retain(FlushItem::is_awaited);
                 self.queue.put_back(items);
                 Err(self.report(failure))
             }
