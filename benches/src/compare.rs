@@ -18,6 +18,7 @@ use clap::Args;
 use crate::error::BenchError;
 use crate::vltava::find_or_build;
 
+mod bare;
 mod contents;
 mod kafka;
 mod kafka_streams;

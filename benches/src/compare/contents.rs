@@ -9,6 +9,7 @@
 //! and value, so that neither batches nor the order of records count.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,13 +20,12 @@ use vltava_protocol::messages::{ApiKey, BrokerId, FetchRequest};
 use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchHeader, split_batches, verify_crc};
 use vltava_protocol::record::record::{Record, Records};
 
-use super::target::Target;
 use super::wire::{Wire, wait};
 use crate::client::{check, decode, topic_name};
 use crate::error::BenchError;
 
-/// The last version that names topics by name.
-const FETCH_VERSION: i16 = 12;
+/// The version of a reader's requests: the last that names topics by name.
+pub(crate) const FETCH_VERSION: i16 = 12;
 /// A consumer's defaults: `fetch.max.bytes`, `max.partition.fetch.bytes`, `fetch.max.wait.ms`.
 const FETCH_BYTES_MAX: i32 = 50 << 20;
 const PARTITION_BYTES_MAX: i32 = 1 << 20;
@@ -173,23 +173,23 @@ pub(crate) fn records_of<'a>(
 /// Reads a topic with several consumers at once, each of them all of it, until each has as many
 /// records as `produced`; what they read must be that.
 pub(crate) fn read_back(
-    target: &Target,
+    address: SocketAddr,
     place: (&str, i32),
     consumers: usize,
     produced: Contents,
 ) -> Result<(), BenchError> {
-    let readers = read(target, place, consumers, produced.records, |_, _| {})?;
+    let readers = read(address, place, consumers, produced.records, |_, _| {})?;
     readers.iter().try_for_each(|reader| reader.contents().must_equal(produced))
 }
 
 /// Reads a topic that a pipeline has written. Its records must be `expected`, in whatever order.
 pub(crate) fn read_records(
-    target: &Target,
+    address: SocketAddr,
     place: (&str, i32),
     expected: Contents,
 ) -> Result<(), BenchError> {
     let mut contents = Contents::default();
-    read(target, place, 1, expected.records, |header, batch| {
+    read(address, place, 1, expected.records, |header, batch| {
         for record in records_of(header, batch) {
             let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
             contents.add_record(key, value);
@@ -201,7 +201,7 @@ pub(crate) fn read_records(
 /// Reads a topic with several consumers at once, until each has so many records, or none comes any
 /// more.
 fn read(
-    target: &Target,
+    address: SocketAddr,
     (topic, partitions): (&str, i32),
     consumers: usize,
     records: u64,
@@ -210,7 +210,7 @@ fn read(
     let mut readers: Vec<Reader> = (0..consumers).map(|_| Reader::new(topic, partitions)).collect();
     let mut wires = Vec::with_capacity(consumers);
     for reader in &mut readers {
-        let mut wire = Wire::connect(target.address())?;
+        let mut wire = Wire::connect(address)?;
         wire.send(&reader.request())?;
         wires.push(wire);
     }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::target::Kind;
+
 /// One kind of figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Metric {
@@ -13,6 +15,14 @@ pub(crate) enum Metric {
     Consumed,
     /// Processor time of the broker for a gibibyte of payload consumed.
     ConsumedCost,
+    /// [`Metric::ProducedCost`] of a bare loop that writes the same batches to a file.
+    BareIn,
+    /// [`Metric::ProducedCost`] of the broker to that.
+    ProducedOverBare,
+    /// [`Metric::ConsumedCost`] of a bare loop that sends the same bytes out of a map.
+    BareOut,
+    /// [`Metric::ConsumedCost`] of the broker to that.
+    ConsumedOverBare,
     /// Half of the acknowledgments at a fixed rate came within.
     AckP50,
     /// 99 of 100 did.
@@ -25,6 +35,12 @@ pub(crate) enum Metric {
     ReceivedP99,
     /// 999 of 1,000.
     ReceivedP999,
+    /// 999 of 1,000 acknowledgments of a thread that does nothing but answer.
+    BareP999,
+    /// A write and a sync of one request's bytes at the same rate, 99 of 100.
+    FlushRoundP99,
+    /// [`Metric::AckP99`] to that.
+    AckRounds,
     /// Processor time of the broker for a thousand records at a fixed rate.
     RecordsCost,
     /// From the start of the process to the first acknowledged record.
@@ -104,12 +120,19 @@ impl Metric {
             Self::ProducedCost => "broker CPU, in",
             Self::Consumed => "consumed",
             Self::ConsumedCost => "broker CPU, out",
+            Self::BareIn => "bare loop CPU, in",
+            Self::ProducedOverBare => "broker CPU, in, of a bare loop's",
+            Self::BareOut => "bare writev CPU, out",
+            Self::ConsumedOverBare => "broker CPU, out, of a bare writev's",
             Self::AckP50 => "ack p50",
             Self::AckP99 => "ack p99",
             Self::AckP999 => "ack p99.9",
             Self::AckMax => "ack max",
             Self::ReceivedP99 => "received p99",
             Self::ReceivedP999 => "received p99.9",
+            Self::BareP999 => "bare echo p99.9",
+            Self::FlushRoundP99 => "write and sync alone, p99",
+            Self::AckRounds => "ack p99, in rounds",
             Self::RecordsCost => "broker CPU, in and out",
             Self::ColdStart => "start to first ack",
             Self::Creation => "a topic created",
@@ -133,7 +156,8 @@ impl Metric {
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::Produced | Self::Consumed => "MB/s",
-            Self::ProducedCost | Self::ConsumedCost => "s/GiB",
+            Self::ProducedCost | Self::ConsumedCost | Self::BareIn | Self::BareOut => "s/GiB",
+            Self::ProducedOverBare | Self::ConsumedOverBare | Self::AckRounds => "×",
             Self::Streamed => "1000/s",
             Self::StreamedCost | Self::StreamedBrokerCost | Self::StreamedPipelineCost => {
                 "s/million"
@@ -144,6 +168,8 @@ impl Metric {
             | Self::AckMax
             | Self::ReceivedP99
             | Self::ReceivedP999
+            | Self::BareP999
+            | Self::FlushRoundP99
             | Self::ReadableP50
             | Self::ReadableP99
             | Self::ReadableP999
@@ -169,8 +195,15 @@ impl Metric {
             Self::ColdStart => Some(Bar::AtMost(0.05)),
             Self::Recovery => Some(Bar::AtMost(0.2)),
             Self::OwnMemory => Some(Bar::AtMost(0.1)),
-            Self::AckP50
+            Self::BareIn
+            | Self::ProducedOverBare
+            | Self::BareOut
+            | Self::ConsumedOverBare
+            | Self::AckP50
             | Self::AckMax
+            | Self::BareP999
+            | Self::FlushRoundP99
+            | Self::AckRounds
             | Self::RecordsCost
             | Self::Creation
             | Self::Idle
@@ -187,10 +220,13 @@ impl Metric {
         }
     }
 
-    /// What we promise of our own figure, whatever Apache Kafka's is.
-    pub(crate) fn limit(self) -> Option<Bar> {
+    /// What we promise of our own figure, whatever Apache Kafka's is, and of whose.
+    pub(crate) fn limit(self) -> Option<(Kind, Bar)> {
         match self {
-            Self::ReadableP99 => Some(Bar::AtMost(5.0)),
+            Self::ReadableP99 => Some((Kind::Pipeline, Bar::AtMost(5.0))),
+            Self::ConsumedOverBare => Some((Kind::PageCache, Bar::AtMost(1.3))),
+            // An acknowledgment waits for the round under way, and for its own.
+            Self::AckRounds => Some((Kind::Fsync, Bar::AtMost(2.0))),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //! a closed loop, as fast as the broker answers.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,6 @@ use vltava_benches::fixtures::{self, Batch, PRODUCE_VERSION};
 use vltava_protocol::messages::ProduceResponse;
 
 use super::contents::Contents;
-use super::target::Target;
 use super::wire::{Wire, wait};
 use crate::client::{check, decode};
 use crate::error::BenchError;
@@ -39,12 +39,12 @@ pub(crate) struct Pump<'a> {
 }
 
 impl Pump<'_> {
-    /// Produces all of it; tells what it was.
-    pub(crate) fn run(&self, target: &Target) -> Result<Contents, BenchError> {
+    /// Produces all of it to what listens at `address`; tells what it was.
+    pub(crate) fn run(&self, address: SocketAddr) -> Result<Contents, BenchError> {
         let frames = self.frames();
         let mut wires = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
-            wires.push(Wire::connect(target.address())?);
+            wires.push(Wire::connect(address)?);
         }
         let mut under_way: Vec<VecDeque<i32>> = vec![VecDeque::new(); self.connections];
         let mut contents = Contents::default();

@@ -53,22 +53,32 @@ pub(crate) fn table(results: &Results) -> Table {
     for line in &results.lines {
         let row = if line.row == last { "" } else { line.row };
         last = line.row;
-        let share = line.fsync_share.map(|share| format!("; of page-cache {}", judged(share)));
+        let share = line.fsync_share.map(|share| format!("of page-cache {}", judged(share)));
+        // A promise of a figure stands behind the column that it is of.
+        let limit = |kind| {
+            let limit = line.limit.filter(|limit| limit.kind == kind)?;
+            verdict(limit.figure).map(|said| format!("figure {said}"))
+        };
+        let verdicts = [line.ratio.and_then(verdict), limit(results.suite.ours)];
+        let beside = [line.other_ratio.map(ratio), share, limit(results.suite.other)];
         let [base, ours, other] = kinds.map(|kind| figure(line, kind));
-        let of_figure = |limit| verdict(limit).map(|said| format!("figure {said}"));
-        let verdicts = [line.ratio.and_then(verdict), line.limit.and_then(of_figure)];
         table.add_row([
             row.to_owned(),
             format!("{}, {}", line.metric.name(), line.unit),
             base,
             ours,
             line.ratio.map_or_else(String::new, ratio),
-            verdicts.into_iter().flatten().collect::<Vec<_>>().join("; "),
+            joined(verdicts),
             other,
-            line.other_ratio.map_or_else(String::new, ratio) + &share.unwrap_or_default(),
+            joined(beside),
         ]);
     }
     table
+}
+
+/// Those that are there, in one cell.
+fn joined<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// What failed, if anything.
@@ -123,6 +133,7 @@ mod tests {
         let mut results = Results::new(&BROKERS, Machine::look(), true, 1);
         results.add(&ROWS[0], Kind::Kafka, 0, &[Sample(Metric::ProducedCost, 2.0)]);
         results.add(&ROWS[0], Kind::PageCache, 0, &[Sample(Metric::ProducedCost, 0.5)]);
+        results.add(&ROWS[0], Kind::Fsync, 0, &[Sample(Metric::AckRounds, 2.5)]);
         results.fail(&ROWS[0], Kind::Fsync, "the disk\nfailed".to_owned());
         results.finish(&[&ROWS[0]]);
         let dir = tempfile::tempdir().unwrap();
@@ -130,6 +141,7 @@ mod tests {
         let read = |suffix| fs::read_to_string(dir.path().join(format!("compare.{suffix}")));
         let page = read("md").unwrap();
         assert!(page.contains("0.25 (0.25-0.25)") && page.contains("≤ 0.35 met"), "{page}");
+        assert!(page.contains("| 2.50         | figure ≤ 2 MISSED |"), "{page}");
         assert!(page.contains("Vltava fsync: the disk failed"), "{page}");
         let json: serde_json::Value = serde_json::from_str(&read("json").unwrap()).unwrap();
         assert_eq!(json["lines"][0]["ratio"]["spread"]["median"], 0.25);

@@ -53,6 +53,16 @@ pub(crate) struct Ratio {
     pub(crate) is_met: Option<bool>,
 }
 
+/// Our figure itself, and what was promised of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Limit {
+    /// Whose.
+    pub(crate) kind: Kind,
+    /// The figure.
+    #[serde(flatten)]
+    pub(crate) figure: Ratio,
+}
+
 /// One metric of one row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line {
@@ -69,7 +79,7 @@ pub(crate) struct Line {
     /// The other's to Kafka's.
     pub(crate) other_ratio: Option<Ratio>,
     /// Our figure itself, where something is promised of it.
-    pub(crate) limit: Option<Ratio>,
+    pub(crate) limit: Option<Limit>,
     /// `fsync` to `page-cache`, where something is promised of it.
     pub(crate) fsync_share: Option<Ratio>,
 }
@@ -157,7 +167,7 @@ impl Results {
             let bar = row.and_then(|row| row.bar(line.metric));
             line.ratio = line.ratio_of(ours, base, bar);
             line.other_ratio = line.ratio_of(other, base, None);
-            line.limit = line.metric.limit().and_then(|limit| line.figure_of(ours, limit));
+            line.limit = line.metric.limit().and_then(|(kind, bar)| line.figure_of(kind, bar));
             if line.row == FSYNC_ROW && line.metric == Metric::Produced {
                 line.fsync_share = line.ratio_of(Kind::Fsync, Kind::PageCache, Some(FSYNC_SHARE));
             }
@@ -171,9 +181,10 @@ impl Line {
         Spread::of(self.samples.get(&kind)?.iter().flatten().copied().collect())
     }
 
-    fn figure_of(&self, kind: Kind, limit: Bar) -> Option<Ratio> {
+    fn figure_of(&self, kind: Kind, bar: Bar) -> Option<Limit> {
         let spread = self.spread(kind)?;
-        Some(Ratio { spread, bar: Some(limit), is_met: Some(limit.is_met(spread.median)) })
+        let is_met = Some(bar.is_met(spread.median));
+        Some(Limit { kind, figure: Ratio { spread, bar: Some(bar), is_met } })
     }
 
     fn ratio_of(&self, kind: Kind, to: Kind, bar: Option<Bar>) -> Option<Ratio> {
@@ -221,7 +232,19 @@ mod tests {
         results.finish(&[row]);
         let line = &results.lines[0];
         assert!(line.ratio.unwrap().is_met.is_none());
-        let limit = line.limit.unwrap();
+        let limit = line.limit.unwrap().figure;
         assert_eq!((limit.bar, limit.is_met), (Some(Bar::AtMost(5.0)), Some(false)));
+    }
+
+    #[test]
+    fn a_figure_is_judged_where_it_is_promised() {
+        let row = &ROWS[0];
+        let mut results = Results::new(&BROKERS, Machine::look(), true, 1);
+        for (kind, rounds) in [(Kind::PageCache, 9.0), (Kind::Fsync, 1.5)] {
+            results.add(row, kind, 0, &[Sample(Metric::AckRounds, rounds)]);
+        }
+        results.finish(&[row]);
+        let limit = results.lines[0].limit.unwrap();
+        assert_eq!((limit.kind, limit.figure.is_met), (Kind::Fsync, Some(true)));
     }
 }

@@ -46,12 +46,12 @@ impl Fleet {
             requests,
             batches: &batches,
         };
-        let (produced, spent) = target.spent(|| pump.run(target))?;
+        let (produced, spent) = target.spent(|| pump.run(target.address()))?;
         let samples = vec![
             Sample(Metric::Produced, spent.rate(bytes)),
             Sample(Metric::ProducedCost, spent.per_gibibyte(bytes)),
         ];
-        read_back(target, (&topic, self.partitions), 1, produced)?;
+        read_back(target.address(), (&topic, self.partitions), 1, produced)?;
         client.delete_topic(&topic)?;
         Ok(samples)
     }

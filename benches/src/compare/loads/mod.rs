@@ -15,6 +15,7 @@ mod java;
 mod librdkafka;
 pub(super) mod open_loop;
 pub(super) mod reads;
+mod rounds;
 pub(super) mod streaming;
 
 /// How much of everything.

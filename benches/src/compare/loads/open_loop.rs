@@ -7,23 +7,32 @@
 //! carries its number. Where a pipeline stands between, the consumer waits at the tail of its
 //! output, and what counts is the time from a record's acknowledgment to the receipt of what was
 //! made of it.
+//!
+//! How much of this is the machine's, two yardsticks tell after the load: for a broker that answers
+//! from memory, the same schedule against a thread that does nothing but answer; for one that syncs
+//! first, a write and a sync of the same bytes at the same rate.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use vltava_benches::fixtures::{self, NOW};
 use vltava_benches::jobs::Job;
 use vltava_protocol::ids::Timestamp;
+use vltava_protocol::record::batch::BATCH_HEADER_BYTES;
 use vltava_protocol::record::builder::{BatchBuilder, BatchFields};
 use vltava_protocol::record::compression::Codec;
 
 use super::Cx;
 use super::application::{Application, Start};
+use super::rounds::flush_rounds;
+use crate::compare::bare::{self, Echo};
 use crate::compare::contents::{Contents, Reader, records_of};
 use crate::compare::metric::{Metric, Sample};
 use crate::compare::pump::acknowledged;
-use crate::compare::target::Target;
+use crate::compare::target::{Kind, Target};
 use crate::compare::wire::{Wire, wait};
 use crate::error::BenchError;
 
@@ -33,6 +42,10 @@ const PRODUCERS: usize = 8;
 const WARM_UP_SHARE: usize = 4;
 /// What is still unanswered so long after the last record was due is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Length of a yardstick's run.
+const YARDSTICK_SECONDS: u32 = 5;
+/// Most flush rounds a second.
+const ROUNDS_RATE_MAX: u32 = 1000;
 /// The longest latency that is told apart from longer ones, and significant digits.
 const LATENCY_US_MAX: u64 = 60_000_000;
 const DIGITS: u8 = 3;
@@ -69,8 +82,10 @@ impl OpenLoop {
         let mut client = target.client()?;
         let source = cx.topic();
         client.create_lasting_topic(&source, self.partitions)?;
-        let requests = self.rate / self.request_records * cx.scale.seconds as u32;
-        let run = |sink: &str| Generator::new(*self, [&source, sink], requests, target)?.run();
+        let requests = self.requests(cx.scale.seconds as u32);
+        let run = |sink: &str| {
+            Generator::new(*self, &source, Some(sink), requests, target.address())?.run()
+        };
         let samples = match self.through {
             None => {
                 let (latencies, spent) = target.spent(|| run(&source))?;
@@ -79,6 +94,12 @@ impl OpenLoop {
                 let [mut samples, received] = [latencies.acks(), latencies.received()];
                 samples.extend(received);
                 samples.push(Sample(Metric::RecordsCost, cost));
+                target.settle()?;
+                samples.extend(match target.kind() {
+                    Kind::PageCache => vec![self.echo(&source)?],
+                    Kind::Fsync => self.rounds(target.dir(), &latencies)?.to_vec(),
+                    _ => Vec::new(),
+                });
                 samples
             }
             Some(Through { job, settings }) => {
@@ -103,6 +124,34 @@ impl OpenLoop {
         client.delete_topic(&source)?;
         Ok(samples)
     }
+
+    /// The same schedule against a thread that does nothing but answer.
+    fn echo(&self, topic: &str) -> Result<Sample, BenchError> {
+        let requests = self.requests(YARDSTICK_SECONDS);
+        let run = |to| Generator::new(*self, topic, None, requests, to)?.run();
+        let (latencies, _) = bare::beside(&mut Echo::new(topic)?, PRODUCERS, run)?;
+        Ok(Sample(Metric::BareP999, milliseconds(&latencies.acknowledgments(), 0.999)))
+    }
+
+    /// Writes and syncs at the same rate; and how many of them an acknowledgment took.
+    fn rounds(&self, dir: &Path, latencies: &Latencies) -> Result<[Sample; 2], BenchError> {
+        let bytes = BATCH_HEADER_BYTES + self.request_records as usize * self.record_bytes;
+        let rate = (self.rate / self.request_records).min(ROUNDS_RATE_MAX);
+        let length = Duration::from_secs(u64::from(YARDSTICK_SECONDS));
+        let rounds = flush_rounds(dir, bytes, Duration::from_secs(1) / rate, length)?;
+        let rounds: Vec<_> = rounds.into_iter().map(Some).collect();
+        let round = milliseconds(&histogram(&rounds, |_, round| round), 0.99);
+        let acknowledgment = milliseconds(&latencies.acknowledgments(), 0.99);
+        Ok([
+            Sample(Metric::FlushRoundP99, round),
+            Sample(Metric::AckRounds, acknowledgment / round),
+        ])
+    }
+
+    /// Requests that are due in so many seconds.
+    fn requests(&self, seconds: u32) -> u32 {
+        self.rate / self.request_records * seconds
+    }
 }
 
 /// When each request of a run was due, acknowledged, and received by the consumer.
@@ -114,8 +163,12 @@ struct Latencies {
 }
 
 impl Latencies {
+    fn acknowledgments(&self) -> Histogram<u64> {
+        histogram(&self.acknowledged, |at, then| then.saturating_sub(self.load.due(at)))
+    }
+
     fn acks(&self) -> Vec<Sample> {
-        let acks = histogram(&self.acknowledged, |at, then| then.saturating_sub(self.load.due(at)));
+        let acks = self.acknowledgments();
         vec![
             Sample(Metric::AckP50, milliseconds(&acks, 0.5)),
             Sample(Metric::AckP99, milliseconds(&acks, 0.99)),
@@ -185,11 +238,12 @@ struct Generator {
     /// To which it produces.
     topic: String,
     requests: u32,
-    /// The consumer's connection is the last.
+    /// The consumer's connection, if there is one, is the last.
     wires: Vec<Wire>,
     /// Requests without an answer, by connection.
     under_way: Vec<VecDeque<u32>>,
-    reader: Reader,
+    /// The consumer, if there is one.
+    reader: Option<Reader>,
     builder: BatchBuilder,
     value: Vec<u8>,
     /// What must be received, and what was.
@@ -200,16 +254,17 @@ struct Generator {
 }
 
 impl Generator {
-    /// A run that produces to the first topic and consumes the second.
+    /// A run that produces to the first topic and consumes the second, if there is one.
     fn new(
         load: OpenLoop,
-        [source, sink]: [&str; 2],
+        source: &str,
+        sink: Option<&str>,
         requests: u32,
-        target: &Target,
+        address: SocketAddr,
     ) -> Result<Self, BenchError> {
         let mut wires = Vec::new();
-        for _ in 0..=PRODUCERS {
-            wires.push(Wire::connect(target.address())?);
+        for _ in 0..PRODUCERS + usize::from(sink.is_some()) {
+            wires.push(Wire::connect(address)?);
         }
         let acknowledged = vec![None; requests as usize];
         let received = vec![None; (requests * load.request_records) as usize];
@@ -219,7 +274,7 @@ impl Generator {
             requests,
             wires,
             under_way: vec![VecDeque::new(); PRODUCERS],
-            reader: Reader::new(sink, load.partitions),
+            reader: sink.map(|sink| Reader::new(sink, load.partitions)),
             builder: BatchBuilder::new(Codec::None, None),
             value: vec![b'v'; load.record_bytes],
             expected: Contents::default(),
@@ -230,13 +285,15 @@ impl Generator {
     }
 
     fn run(mut self) -> Result<Latencies, BenchError> {
-        let request = self.reader.request();
-        self.wires[PRODUCERS].send(&request)?;
+        if let Some(reader) = &mut self.reader {
+            self.wires[PRODUCERS].send(&reader.request())?;
+        }
+        let is_consumed = self.reader.is_some();
         let records = u64::from(self.requests * self.load.request_records);
         let start = Instant::now();
         let end = self.load.due(self.requests) + PATIENCE;
         let mut sent = 0;
-        while self.unanswered > 0 || self.received.records < records {
+        while self.unanswered > 0 || is_consumed && self.received.records < records {
             let now = start.elapsed();
             while sent < self.requests && self.load.due(sent) <= now {
                 self.send(sent)?;
@@ -249,7 +306,9 @@ impl Generator {
                 return Err(BenchError::TooLong("a record at a fixed rate"));
             }
         }
-        self.received.must_equal(self.expected)?;
+        if is_consumed {
+            self.received.must_equal(self.expected)?;
+        }
         Ok(self.latencies)
     }
 
@@ -289,10 +348,11 @@ impl Generator {
                 self.unanswered -= 1;
             }
         }
+        let Some(reader) = &mut self.reader else { return Ok(()) };
         while let Some(answer) = self.wires[PRODUCERS].next()? {
             let now = start.elapsed();
             let received = &mut self.received;
-            self.reader.take(answer, |header, batch| {
+            reader.take(answer, |header, batch| {
                 for record in records_of(header, batch) {
                     let key = record.key.unwrap_or_default();
                     received.add_record(key, record.value.unwrap_or_default());
@@ -302,8 +362,7 @@ impl Generator {
                     }
                 }
             })?;
-            let request = self.reader.request();
-            self.wires[PRODUCERS].send(&request)?;
+            self.wires[PRODUCERS].send(&reader.request())?;
         }
         Ok(())
     }

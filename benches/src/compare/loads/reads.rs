@@ -9,10 +9,11 @@ use vltava_benches::fixtures;
 use vltava_protocol::record::compression::Codec;
 
 use super::Cx;
-use crate::compare::contents::read_back;
+use crate::compare::bare::{self, Sink};
+use crate::compare::contents::{Contents, read_back};
 use crate::compare::metric::{Metric, Sample};
 use crate::compare::pump::Pump;
-use crate::compare::target::Target;
+use crate::compare::target::{Kind, Spent, Target};
 use crate::error::{BenchError, io_error};
 
 /// The least share of the data that must have come from the disk for a read to count as cold.
@@ -47,28 +48,56 @@ impl Reads {
             requests,
             batches: &[batch],
         };
-        let (produced, spent) = target.spent(|| pump.run(target))?;
-        let mut samples = vec![
-            Sample(Metric::Produced, spent.rate(bytes)),
-            Sample(Metric::ProducedCost, spent.per_gibibyte(bytes)),
-        ];
+        let (produced, taken_in) = target.spent(|| pump.run(target.address()))?;
         if self.is_cold {
             forget(target.dir())?;
         }
         let before = target.process().disk_read_bytes()?;
-        let place = (topic.as_str(), 1);
-        let read = || read_back(target, place, self.consumers, produced);
-        let ((), spent) = target.spent(read)?;
+        let read = || read_back(target.address(), (&topic, 1), self.consumers, produced);
+        let ((), given_out) = target.spent(read)?;
         let from_disk = target.process().disk_read_bytes()? - before;
         if self.is_cold && from_disk < COLD_SHARE_MIN * bytes as f64 {
             let said = format!("{from_disk} of {bytes} bytes came from the disk");
             return Err(BenchError::Foreign { what: "emptying the page cache".to_owned(), said });
         }
-        let bytes = bytes * self.consumers as u64;
-        samples.push(Sample(Metric::Consumed, spent.rate(bytes)));
-        samples.push(Sample(Metric::ConsumedCost, spent.per_gibibyte(bytes)));
         client.delete_topic(&topic)?;
+        let consumed_bytes = bytes * self.consumers as u64;
+        let [cost_in, cost_out] =
+            [taken_in.per_gibibyte(bytes), given_out.per_gibibyte(consumed_bytes)];
+        let mut samples = vec![
+            Sample(Metric::Produced, taken_in.rate(bytes)),
+            Sample(Metric::ProducedCost, cost_in),
+            Sample(Metric::Consumed, given_out.rate(consumed_bytes)),
+            Sample(Metric::ConsumedCost, cost_out),
+        ];
+        if target.kind() == Kind::PageCache && !self.is_cold {
+            target.settle()?;
+            let [bare_in, bare_out] = self.run_bare(target.dir(), &pump, produced)?;
+            let bare_in = bare_in.per_gibibyte(bytes);
+            let bare_out = bare_out.per_gibibyte(consumed_bytes);
+            samples.extend([
+                Sample(Metric::BareIn, bare_in),
+                Sample(Metric::ProducedOverBare, cost_in / bare_in),
+                Sample(Metric::BareOut, bare_out),
+                Sample(Metric::ConsumedOverBare, cost_out / bare_out),
+            ]);
+        }
         Ok(samples)
+    }
+
+    /// The same load on a bare loop: what it took to take in, and to give out.
+    fn run_bare(
+        &self,
+        dir: &Path,
+        pump: &Pump<'_>,
+        produced: Contents,
+    ) -> Result<[Spent; 2], BenchError> {
+        let mut sink = Sink::new(dir, pump.topic, &pump.batches[0])?;
+        let (_, taken_in) = bare::beside(&mut sink, pump.connections, |to| pump.run(to))?;
+        let mut source = sink.into_source(pump.topic)?;
+        let read = |from| read_back(from, (pump.topic, 1), self.consumers, produced);
+        let ((), given_out) = bare::beside(&mut source, self.consumers, read)?;
+        Ok([taken_in, given_out])
     }
 }
 

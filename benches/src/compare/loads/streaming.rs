@@ -82,7 +82,7 @@ impl Streaming {
             let produced = format!("{} records", source.expected.records);
             return Err(BenchError::Mismatch { produced, consumed: format!("{outputs} records") });
         }
-        read_records(target, (&sink, PARTITIONS), source.expected)?;
+        read_records(target.address(), (&sink, PARTITIONS), source.expected)?;
         client.delete_topic(&sink)?;
         let share = window.outputs as f64 / source.expected.records as f64;
         let records = source.records as f64 * share;
@@ -124,7 +124,7 @@ impl Streaming {
                 requests,
                 batches: &batches,
             };
-            pump.run(target)?;
+            pump.run(target.address())?;
         }
         let mut expected = Contents::default();
         for batch in &batches {
