@@ -36,18 +36,19 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 use vltava_protocol::messages::ResponseFrame;
 
 use self::incoming::{Frame, Incoming, Read};
-pub use self::outgoing::OUTGOING_BYTES_MAX;
-use self::outgoing::{Outgoing, Waiting};
+use self::outgoing::{Next, Outgoing, Waiting};
+pub use self::outgoing::{OUTGOING_BYTES_MAX, Part};
+pub use self::socket::Socket;
 use self::timers::{Expired, Timers};
 use crate::metrics::{ConnectionMetrics, Histogram};
 use crate::request_memory::{Held, RequestMemory};
 
 mod incoming;
 mod outgoing;
+mod socket;
 mod timers;
 
 /// Most requests begun and unanswered at once.
@@ -85,7 +86,7 @@ pub enum Stage {
 /// What a request leaves behind.
 pub enum Reply {
     /// A response.
-    Frame(ResponseFrame),
+    Frame(ResponseFrame<Part>),
     /// No response, as for a Produce with acks 0.
     Silent,
     /// The connection closes after the responses before this one; says why.
@@ -181,7 +182,7 @@ struct Starting {
 
 impl<S, V> Connection<S, V>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Socket,
     V: Service,
 {
     /// A connection that serves `socket` until it ends or `shutdown` completes.
@@ -410,18 +411,21 @@ where
         self.abandon(Ended::Failed(error));
     }
 
-    /// Writes what waits, many responses with one system call.
+    /// Writes what waits: many responses with one system call, and large runs of batches straight
+    /// from their files.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = false;
         while self.outgoing.bytes > 0 {
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-            let count = self.outgoing.fill(&mut slices);
-            let written =
-                match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count])? {
-                    Poll::Pending => return Ok(moved),
-                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(written) => written,
-                };
+            let sent = match self.outgoing.next(&mut slices) {
+                Next::Memory(count, more) => self.socket.poll_send(cx, &slices[..count], more)?,
+                Next::File(batches, sent) => self.socket.poll_send_file(cx, batches, sent)?,
+            };
+            let written = match sent {
+                Poll::Pending => return Ok(moved),
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(written) => written,
+            };
             self.outgoing.advance(written);
             self.timers.touch();
             moved = true;

@@ -15,7 +15,7 @@ use vltava_protocol::messages::{
 };
 
 use crate::client_metrics::ClientTraffic;
-use crate::connection::{CloseCause, Reply};
+use crate::connection::{CloseCause, Part, Reply};
 use crate::fetch_sessions::FetchSessions;
 use crate::metrics::ApiMetrics;
 use crate::node::Node;
@@ -92,11 +92,12 @@ impl RequestContext {
     /// The reply of a response, in this request's version.
     pub fn reply<R: Encodable + HeaderVersion>(&self, response: &R) -> Reply {
         let version = self.body_version();
-        self.reply_encoded(encode_response(self.correlation_id, self.api, version, response))
+        let frame = encode_response(self.correlation_id, self.api, version, response);
+        self.reply_encoded(frame.map(ResponseFrame::into_frame_of))
     }
 
     /// The reply of a response that was encoded by hand.
-    pub fn reply_encoded(&self, frame: Result<ResponseFrame, EncodeError>) -> Reply {
+    pub fn reply_encoded(&self, frame: Result<ResponseFrame<Part>, EncodeError>) -> Reply {
         self.metrics().answered(self.begun.elapsed());
         match frame {
             Ok(frame) => {

@@ -10,10 +10,12 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::net::SendFlags;
 
 pub mod mapped;
 mod reaper;
@@ -100,6 +102,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// have been written, and lie within the file's capacity, else it is `InvalidInput`.
     fn slice(&self, range: Range<u64>) -> io::Result<Bytes>;
 
+    /// Sends bytes of `range`, which was written, to a socket, without touching them where the disk
+    /// can; how many it took, at least one. Fails with `WouldBlock` where a socket that does not
+    /// block has no room.
+    fn send(&self, range: Range<u64>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        send_slice(self, range, socket)
+    }
+
     /// Whether a range that was written is in the page cache, as far as a look at a part of its
     /// pages tells. Never waits. `false` where it cannot be known.
     fn is_cached(&self, _range: Range<u64>) -> bool {
@@ -112,6 +121,16 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn populate(&self, range: Range<u64>) -> io::Result<()> {
         populate_by_reading(self, range)
     }
+}
+
+/// Sends a range from where it is in memory.
+fn send_slice<F: DiskFile + ?Sized>(
+    file: &F,
+    range: Range<u64>,
+    socket: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let bytes = file.slice(range)?;
+    Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, &bytes, SendFlags::NOSIGNAL))?)
 }
 
 /// Bytes read at once to bring a cold range into memory.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +30,13 @@ impl LogSlice {
     /// [recent](Self::is_recent), call [`LogSlice::prefault`] first, on a thread that may block.
     pub fn bytes(&self) -> io::Result<Bytes> {
         self.file.file.slice(self.range.clone())
+    }
+
+    /// Sends what follows the first `skipped` bytes to a socket, as much as that takes. Nothing of it
+    /// goes through this process where the system can do without. Of a slice that is not
+    /// [recent](Self::is_recent), call [`LogSlice::prefault`] first: it may wait for the disk.
+    pub fn send(&self, skipped: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.file.file.send(self.range.start + skipped as u64..self.range.end, socket)
     }
 
     /// Number of bytes.

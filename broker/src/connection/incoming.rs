@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use vltava_protocol::frame::{FrameDecoder, FrameError};
+use vltava_protocol::frame::{FRAME_LENGTH_BYTES, FrameDecoder, FrameError};
 
 use crate::request_memory::{Held, RequestMemory, UNCOUNTED_BYTES};
 
@@ -18,6 +18,9 @@ use crate::request_memory::{Held, RequestMemory, UNCOUNTED_BYTES};
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 /// The size of the read buffer of a client that fills it.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// So much is made ready at once for a frame as long as the one before it. Twice what is common, so
+/// that batches of 64 KiB and what stands before them are not moved while they arrive.
+const FRAME_AT_ONCE_BYTES_MAX: usize = 128 << 10;
 /// By how much a buffer grows or shrinks.
 const BUFFER_FACTOR: usize = 4;
 /// So many reads in a row that fill little of a buffer make it shrink.
@@ -47,6 +50,8 @@ pub(super) struct Incoming {
     /// How large the next buffer is.
     buffer_bytes: usize,
     small_reads: u32,
+    /// The length of the last frame, up to [`FRAME_AT_ONCE_BYTES_MAX`].
+    frame_bytes: usize,
     /// The room of the frame that is being received.
     held: Held,
     /// How much of it was here when it was last looked at.
@@ -70,6 +75,7 @@ impl Incoming {
             buffer: BytesMut::new(),
             buffer_bytes: BUFFER_BYTES_MIN,
             small_reads: 0,
+            frame_bytes: 0,
             held: Held::default(),
             seen: 0,
             growing: None,
@@ -79,8 +85,9 @@ impl Incoming {
     /// The next frame, if it is whole.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         let frame = self.decoder.decode(&mut self.buffer)?;
-        if frame.is_some() {
+        if let Some(frame) = &frame {
             self.seen = 0;
+            self.frame_bytes = (FRAME_LENGTH_BYTES + frame.len()).min(FRAME_AT_ONCE_BYTES_MAX);
         }
         Ok(frame.map(|bytes| Frame { bytes, held: std::mem::take(&mut self.held) }))
     }
@@ -117,6 +124,9 @@ impl Incoming {
     ) -> Poll<io::Result<Read>> {
         let missing = self.decoder.missing(&self.buffer);
         let total = self.buffer.len() + missing;
+        if self.buffer.is_empty() && self.buffer.capacity() < self.frame_bytes {
+            self.buffer.reserve(self.frame_bytes);
+        }
         let limit = if self.buffer.len() < UNCOUNTED_BYTES {
             // The length of a larger one is only announced yet.
             self.make_room(missing.min(UNCOUNTED_BYTES - self.buffer.len()));

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
-use vltava_protocol::messages::ResponseFrame;
+use vltava_protocol::messages::{ResponseFrame, ResponsePart};
+use vltava_storage::slice::LogSlice;
 
 use super::{Boxed, Reply};
 
@@ -21,9 +22,50 @@ pub(super) enum Waiting {
     Rest(Boxed<Reply>),
 }
 
+/// A piece of a response.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Bytes in memory, be it a map of a file.
+    Memory(Bytes),
+    /// Batches that go from their file to the socket.
+    File(LogSlice),
+}
+
+impl From<Bytes> for Part {
+    fn from(bytes: Bytes) -> Self {
+        Self::Memory(bytes)
+    }
+}
+
+impl ResponsePart for Part {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File(slice) => slice.len(),
+        }
+    }
+
+    fn in_memory(&self) -> Option<&Bytes> {
+        match self {
+            Self::Memory(bytes) => Some(bytes),
+            Self::File(_) => None,
+        }
+    }
+}
+
+/// What goes to the socket next.
+pub(super) enum Next<'a> {
+    /// So many slices from memory, and whether batches of a file follow.
+    Memory(usize, bool),
+    /// What follows these many bytes of batches in a file.
+    File(&'a LogSlice, usize),
+}
+
 /// Response parts that the socket has not taken.
 pub(super) struct Outgoing {
-    parts: VecDeque<Bytes>,
+    parts: VecDeque<Part>,
+    /// Bytes of the first part that it has taken.
+    sent: usize,
     pub(super) bytes: usize,
     /// The bytes of all connections.
     unread_bytes: Gauge,
@@ -37,12 +79,13 @@ impl Drop for Outgoing {
 
 impl Outgoing {
     pub(super) fn new(unread_bytes: Gauge) -> Self {
-        Self { parts: VecDeque::new(), bytes: 0, unread_bytes }
+        Self { parts: VecDeque::new(), sent: 0, bytes: 0, unread_bytes }
     }
 
     /// Drops what nobody will read.
     pub(super) fn clear(&mut self) {
         self.parts.clear();
+        self.sent = 0;
         self.unread_bytes.dec_by(self.bytes as i64);
         self.bytes = 0;
     }
@@ -51,23 +94,30 @@ impl Outgoing {
         self.bytes >= OUTGOING_BYTES_MAX
     }
 
-    pub(super) fn push(&mut self, frame: ResponseFrame) {
+    pub(super) fn push(&mut self, frame: ResponseFrame<Part>) {
         self.unread_bytes.inc_by(frame.bytes() as i64);
         for part in frame.into_parts() {
-            if !part.is_empty() {
-                self.bytes += part.len();
+            if part.bytes() > 0 {
+                self.bytes += part.bytes();
                 self.parts.push_back(part);
             }
         }
     }
 
-    /// Fills `slices` from the front; how many there are.
-    pub(super) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let count = self.parts.len().min(slices.len());
+    /// What goes next; fills `slices` if that is in memory.
+    pub(super) fn next<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> Next<'a> {
+        let mut skipped = self.sent;
+        let mut count = 0;
         for (slice, part) in slices.iter_mut().zip(&self.parts) {
-            *slice = IoSlice::new(part);
+            match part {
+                Part::Memory(bytes) => *slice = IoSlice::new(&bytes[skipped..]),
+                Part::File(batches) if count == 0 => return Next::File(batches, skipped),
+                Part::File(_) => return Next::Memory(count, true),
+            }
+            skipped = 0;
+            count += 1;
         }
-        count
+        Next::Memory(count, false)
     }
 
     /// Drops `written` bytes from the front.
@@ -76,12 +126,14 @@ impl Outgoing {
         self.bytes -= written;
         self.unread_bytes.dec_by(written as i64);
         while written > 0 {
-            let head = self.parts.front_mut().expect("bytes counts the parts");
-            if head.len() > written {
-                head.advance(written);
+            let head = self.parts.front().expect("bytes counts the parts");
+            let left = head.bytes() - self.sent;
+            if left > written {
+                self.sent += written;
                 return;
             }
-            written -= head.len();
+            written -= left;
+            self.sent = 0;
             self.parts.pop_front();
         }
     }

@@ -52,15 +52,14 @@ fn reply(id: u8, bytes: usize) -> Reply {
     let correlation_id = i32::from(id);
     if bytes == 0 {
         let response = HeartbeatResponse::default();
-        return Reply::Frame(
-            encode_response(correlation_id, ApiKey::Heartbeat, 0, &response).unwrap(),
-        );
+        let frame = encode_response(correlation_id, ApiKey::Heartbeat, 0, &response).unwrap();
+        return Reply::Frame(frame.into_frame_of());
     }
     // Many parts, as a large Fetch has; its records are the last bytes of version 4.
     let body = Bytes::from(vec![id; bytes]);
     let mut partition = FetchPartitionResponse::empty(PartitionIndex(0), ErrorCode::None);
-    partition.records =
-        (0..bytes).step_by(8192).map(|at| body.slice(at..bytes.min(at + 8192))).collect();
+    let runs = (0..bytes).step_by(8192).map(|at| body.slice(at..bytes.min(at + 8192)));
+    partition.records = runs.map(Part::Memory).collect();
     let topic = FetchTopicResponse {
         topic: TopicName::new("t"),
         topic_id: TopicId::ZERO,
@@ -69,6 +68,9 @@ fn reply(id: u8, bytes: usize) -> Reply {
     let response = FetchResponse { topics: vec![topic], ..FetchResponse::default() };
     Reply::Frame(response.encode(correlation_id, 4).unwrap())
 }
+
+/// It sends through memory.
+impl Socket for DuplexStream {}
 
 impl Service for Script {
     fn begin(&mut self, frame: &Bytes, idle: bool) -> Option<Boxed<Stage>> {

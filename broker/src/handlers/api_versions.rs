@@ -43,7 +43,7 @@ pub fn unsupported(correlation_id: i32) -> Reply {
         .with_error_code(ErrorCode::UnsupportedVersion.code())
         .with_api_keys(vec![advertised(API)]);
     match encode_response(correlation_id, ApiKey::ApiVersions, 0, &response) {
-        Ok(frame) => Reply::Frame(frame),
+        Ok(frame) => Reply::Frame(frame.into_frame_of()),
         Err(error) => Reply::Close(CloseCause::Encode(error.to_string())),
     }
 }
@@ -66,6 +66,8 @@ fn is_software_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use vltava_protocol::messages::ResponsePart;
+
     use super::*;
 
     #[test]
@@ -90,7 +92,8 @@ mod tests {
         let Reply::Frame(frame) = unsupported(7) else { panic!("closed") };
         // length, correlation id, error 35, one key: 18, 0, 4; no throttle time in version 0
         let expected = [0, 0, 0, 16, 0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4];
-        assert_eq!(frame.parts().concat(), expected);
+        let parts: Vec<_> = frame.parts().iter().filter_map(ResponsePart::in_memory).collect();
+        assert_eq!(parts, [&expected[..]]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ impl Service for Echo {
     fn begin(&mut self, _: &Bytes, _: bool) -> Option<Boxed<Stage>> {
         let response = HeartbeatResponse::default();
         let frame = encode_response(7, ApiKey::Heartbeat, 0, &response).unwrap();
-        Some(Box::pin(async move { Stage::Done(Reply::Frame(frame)) }))
+        Some(Box::pin(async move { Stage::Done(Reply::Frame(frame.into_frame_of())) }))
     }
 }
 

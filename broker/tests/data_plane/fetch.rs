@@ -7,6 +7,7 @@ use vltava_protocol::messages::fetch_request::{FetchPartition, FetchTopic, Forgo
 use vltava_protocol::messages::fetch_response::{FetchResponse, PartitionData};
 use vltava_protocol::messages::{ApiKey, BrokerId, FetchRequest};
 use vltava_protocol::record::BatchHeader;
+use vltava_protocol::record::batch::{split_batches, verify_crc};
 
 use crate::node::TestNode;
 use crate::produce::append;
@@ -176,6 +177,39 @@ async fn the_brokers_own_limit_counts_as_well() {
     }
     let response = fetch(&mut wire, 11, &request(&[("t", 0, 0)])).await;
     assert_eq!(sizes(&response), [2 * records.len()]);
+}
+
+/// Runs that go from their file to the socket, between parts that come from memory; the client reads
+/// nothing until all requests are sent, so that the socket takes each answer in pieces.
+#[tokio::test]
+async fn large_runs_come_whole_to_a_client_that_is_slow() {
+    const BATCHES: i64 = 4;
+    let node = TestNode::start().await;
+    node.create("large", 1, &[]).await;
+    node.create("small", 1, &[]).await;
+    let (mut wire, mut producer) = (node.connect().await, node.connect().await);
+    for at in 0..BATCHES {
+        append(&mut producer, "large", batch(&[&at.to_string().repeat(200_000)])).await;
+        append(&mut producer, "small", batch(&[&at.to_string()])).await;
+    }
+    let parts = [("small", 0, 0), ("large", 0, 1)];
+    let mut frames = Vec::new();
+    for _ in 0..10 {
+        frames.extend(wire.frame(ApiKey::Fetch, 12, &request(&parts)));
+    }
+    wire.raw(&frames).await;
+    for _ in 0..10 {
+        let response: FetchResponse = wire.receive(12).await;
+        let answered = partitions(&response);
+        assert_eq!(answered.len(), parts.len());
+        for (partition, (topic, _, from)) in answered.into_iter().zip(parts) {
+            let records = partition.records.clone().unwrap();
+            let batches: Vec<_> = split_batches(&records).map(Result::unwrap).collect();
+            let offsets: Vec<_> = batches.iter().map(|(header, _)| header.base_offset.0).collect();
+            assert_eq!(offsets, (from..BATCHES).collect::<Vec<_>>(), "{topic}");
+            assert!(batches.iter().all(|(_, batch)| verify_crc(batch)), "{topic}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The Fetch response, versions 4-18, written by hand so that records are never copied.
 //!
-//! A partition's records are *runs*: slices of mapped segments, between which internal batches or
-//! segment ends lie. On the wire they are one field, so its length is the runs' sum, and the runs
-//! themselves become parts of the [`ResponseFrame`]:
+//! A partition's records are *runs*: slices of segments, between which internal batches or segment
+//! ends lie. On the wire they are one field, so its length is the runs' sum, and the runs themselves
+//! become parts of the [`ResponseFrame`], wherever their bytes are ([`ResponsePart`]):
 //!
 //! ```text
 //! part 0  frame length | header | … partition 0 … | records length
@@ -16,13 +16,13 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{ApiKey, EncodeError, ResponseFrame, put_response_head};
+use super::{ApiKey, EncodeError, ResponseFrame, ResponsePart, put_response_head};
 use crate::error_code::ErrorCode;
 use crate::frame::FRAME_LENGTH_BYTES;
 use crate::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
 use crate::record::varint::{put_unsigned, unsigned_bytes};
 
-/// Shorter runs are copied: an entry of a vectored write costs more than so small a copy.
+/// Shorter runs in memory are copied: an entry of a vectored write costs more than so small a copy.
 pub const SPLICE_BYTES_MIN: usize = 1024;
 
 const VERSION_MIN: i16 = 4;
@@ -30,8 +30,8 @@ const VERSION_MAX: i16 = 18;
 const FLEXIBLE_FROM: i16 = 12;
 
 /// Response to a Fetch request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FetchResponse {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchResponse<P = Bytes> {
     /// How long the client is throttled.
     pub throttle_time_ms: i32,
     /// An error of the whole request or of its session; since v7.
@@ -39,25 +39,25 @@ pub struct FetchResponse {
     /// The fetch session, or 0; since v7 (KIP-227).
     pub session_id: i32,
     /// In the order of the request.
-    pub topics: Vec<FetchTopicResponse>,
+    pub topics: Vec<FetchTopicResponse<P>>,
     /// Addresses of the leaders that partitions point to; since v16 (KIP-951).
     pub node_endpoints: Vec<NodeEndpoint>,
 }
 
 /// One topic of a Fetch response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchTopicResponse {
+pub struct FetchTopicResponse<P = Bytes> {
     /// Written up to v12.
     pub topic: TopicName,
     /// Written from v13 on (KIP-516).
     pub topic_id: TopicId,
     /// In the order of the request.
-    pub partitions: Vec<FetchPartitionResponse>,
+    pub partitions: Vec<FetchPartitionResponse<P>>,
 }
 
 /// One partition of a Fetch response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchPartitionResponse {
+pub struct FetchPartitionResponse<P = Bytes> {
     /// Which partition of the topic.
     pub partition: PartitionIndex,
     /// Why there are no records.
@@ -78,7 +78,7 @@ pub struct FetchPartitionResponse {
     /// A nearer replica to read from; since v11 (KIP-392).
     pub preferred_read_replica: Option<NodeId>,
     /// Whole batches, in runs to be written one behind the other; none of them need be non-empty.
-    pub records: Vec<Bytes>,
+    pub records: Vec<P>,
 }
 
 /// A transaction whose records are to be skipped.
@@ -103,7 +103,19 @@ pub struct NodeEndpoint {
     pub rack: Option<String>,
 }
 
-impl FetchPartitionResponse {
+impl<P> Default for FetchResponse<P> {
+    fn default() -> Self {
+        Self {
+            throttle_time_ms: 0,
+            error_code: ErrorCode::None,
+            session_id: 0,
+            topics: Vec::new(),
+            node_endpoints: Vec::new(),
+        }
+    }
+}
+
+impl<P: ResponsePart> FetchPartitionResponse<P> {
     /// A partition without records, as answered with an error.
     pub fn empty(partition: PartitionIndex, error_code: ErrorCode) -> Self {
         Self {
@@ -122,14 +134,18 @@ impl FetchPartitionResponse {
 
     /// Bytes of all runs.
     pub fn records_bytes(&self) -> usize {
-        self.records.iter().map(Bytes::len).sum()
+        self.records.iter().map(P::bytes).sum()
     }
 }
 
-impl FetchResponse {
+impl<P: ResponsePart> FetchResponse<P> {
     /// Writes the response with its header and frame length. Runs of at least
     /// [`SPLICE_BYTES_MIN`] become parts of the frame as they are.
-    pub fn encode(&self, correlation_id: i32, version: i16) -> Result<ResponseFrame, EncodeError> {
+    pub fn encode(
+        &self,
+        correlation_id: i32,
+        version: i16,
+    ) -> Result<ResponseFrame<P>, EncodeError> {
         let failed = |reason: String| EncodeError { api_key: ApiKey::Fetch, version, reason };
         if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
             return Err(failed("unknown version".to_owned()));
@@ -149,7 +165,7 @@ impl FetchResponse {
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         let partitions: usize = partitions
             .map(|partition| {
-                let copied = partition.records.iter().filter(|run| run.len() < SPLICE_BYTES_MIN);
+                let copied = partition.records.iter().filter_map(is_copied);
                 let aborted = partition.aborted_transactions.as_ref().map_or(0, Vec::len);
                 64 + 17 * aborted + copied.map(Bytes::len).sum::<usize>()
             })
@@ -157,7 +173,7 @@ impl FetchResponse {
         64 + partitions + self.topics.iter().map(|topic| 32 + topic.topic.len()).sum::<usize>()
     }
 
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut Writer<P>) {
         out.head.put_i32(self.throttle_time_ms);
         if out.version >= 7 {
             out.head.put_i16(self.error_code.code());
@@ -183,8 +199,8 @@ impl FetchResponse {
     }
 }
 
-impl FetchTopicResponse {
-    fn write(&self, out: &mut Writer) {
+impl<P: ResponsePart> FetchTopicResponse<P> {
+    fn write(&self, out: &mut Writer<P>) {
         if out.version >= 13 {
             out.head.put_slice(self.topic_id.0.as_bytes());
         } else {
@@ -198,8 +214,8 @@ impl FetchTopicResponse {
     }
 }
 
-impl FetchPartitionResponse {
-    fn write(&self, out: &mut Writer) {
+impl<P: ResponsePart> FetchPartitionResponse<P> {
+    fn write(&self, out: &mut Writer<P>) {
         out.head.put_i32(self.partition.0);
         out.head.put_i16(self.error_code.code());
         out.head.put_i64(self.high_watermark.0);
@@ -230,7 +246,7 @@ impl FetchPartitionResponse {
         }
     }
 
-    fn write_tags(&self, out: &mut Writer) {
+    fn write_tags(&self, out: &mut Writer<P>) {
         let tags = [self.diverging_epoch.is_some(), self.current_leader.is_some()];
         out.put_tag_count(tags.into_iter().filter(|&is_set| is_set).count());
         if let Some((epoch, end_offset)) = self.diverging_epoch {
@@ -251,7 +267,7 @@ impl FetchPartitionResponse {
 }
 
 impl NodeEndpoint {
-    fn write(&self, out: &mut Writer) {
+    fn write<P: ResponsePart>(&self, out: &mut Writer<P>) {
         out.head.put_i32(self.node_id.0);
         out.put_string(&self.host);
         out.head.put_i32(self.port);
@@ -263,16 +279,21 @@ impl NodeEndpoint {
     }
 }
 
+/// The bytes of a run that is copied.
+fn is_copied<P: ResponsePart>(run: &P) -> Option<&Bytes> {
+    run.in_memory().filter(|bytes| bytes.len() < SPLICE_BYTES_MIN)
+}
+
 /// Everything but the runs, and where the runs belong.
-struct Writer {
+struct Writer<P> {
     head: BytesMut,
     /// Length of `head` where a run stands, in ascending order.
-    spliced: Vec<(usize, Bytes)>,
+    spliced: Vec<(usize, P)>,
     version: i16,
     flexible: bool,
 }
 
-impl Writer {
+impl<P: ResponsePart> Writer<P> {
     /// For a tagged field, whose length stands before it.
     fn fresh(&self) -> Self {
         Self { head: BytesMut::new(), spliced: Vec::new(), ..*self }
@@ -322,17 +343,16 @@ impl Writer {
         self.head.put_slice(field);
     }
 
-    fn put_run(&mut self, run: &Bytes) {
-        if run.len() < SPLICE_BYTES_MIN {
-            self.head.put_slice(run);
-        } else {
-            self.spliced.push((self.head.len(), run.clone()));
+    fn put_run(&mut self, run: &P) {
+        match is_copied(run) {
+            Some(bytes) => self.head.put_slice(bytes),
+            None => self.spliced.push((self.head.len(), run.clone())),
         }
     }
 
     /// The frame, or its bytes where they are more than its length can say.
-    fn finish(mut self) -> Result<ResponseFrame, usize> {
-        let runs: usize = self.spliced.iter().map(|(_, run)| run.len()).sum();
+    fn finish(mut self) -> Result<ResponseFrame<P>, usize> {
+        let runs: usize = self.spliced.iter().map(|(_, run)| run.bytes()).sum();
         let bytes = self.head.len() + runs - FRAME_LENGTH_BYTES;
         let length = i32::try_from(bytes).map_err(|_| bytes)?;
         self.head[..FRAME_LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
@@ -341,13 +361,13 @@ impl Writer {
         let mut written = 0;
         for (at, run) in self.spliced {
             if at > written {
-                parts.push(head.slice(written..at));
+                parts.push(head.slice(written..at).into());
                 written = at;
             }
             parts.push(run);
         }
         if head.len() > written {
-            parts.push(head.slice(written..));
+            parts.push(head.slice(written..).into());
         }
         Ok(ResponseFrame::new(parts))
     }
@@ -500,7 +520,7 @@ mod tests {
     #[test]
     fn refuses_versions_it_does_not_know() {
         for version in [-1, 3, 19] {
-            let error = FetchResponse::default().encode(1, version).unwrap_err();
+            let error = <FetchResponse>::default().encode(1, version).unwrap_err();
             assert_eq!((error.api_key, error.version), (ApiKey::Fetch, version));
         }
     }

@@ -65,32 +65,58 @@ pub fn decode_request<R: RequestBody>(frame: Bytes, version: i16) -> Result<R, D
     R::read(frame, version)
 }
 
-/// A response on its way to the socket: parts to be written one behind the other, in one vectored
-/// write where possible. The first part starts with the frame's length.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResponseFrame {
-    parts: Vec<Bytes>,
+/// A piece of a response: bytes in memory or, as the sender of the response likes, elsewhere.
+pub trait ResponsePart: Clone + From<Bytes> {
+    /// How many bytes.
+    fn bytes(&self) -> usize;
+
+    /// The bytes, if they are in memory.
+    fn in_memory(&self) -> Option<&Bytes>;
 }
 
-impl ResponseFrame {
+impl ResponsePart for Bytes {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn in_memory(&self) -> Option<&Bytes> {
+        Some(self)
+    }
+}
+
+/// A response on its way to the socket: parts to be written one behind the other, in one vectored
+/// write where possible. The first part starts with the frame's length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseFrame<P = Bytes> {
+    parts: Vec<P>,
+}
+
+impl<P: ResponsePart> ResponseFrame<P> {
     /// A frame of these parts, the first of which starts with the length of the rest.
-    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
+    pub(crate) fn new(parts: Vec<P>) -> Self {
         Self { parts }
     }
 
     /// The parts in their order; none is empty.
-    pub fn parts(&self) -> &[Bytes] {
+    pub fn parts(&self) -> &[P] {
         &self.parts
     }
 
     /// The parts in their order; none is empty.
-    pub fn into_parts(self) -> Vec<Bytes> {
+    pub fn into_parts(self) -> Vec<P> {
         self.parts
     }
 
     /// Bytes of all parts.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
+        self.parts.iter().map(P::bytes).sum()
+    }
+}
+
+impl ResponseFrame {
+    /// The same among frames whose parts may lie elsewhere.
+    pub fn into_frame_of<P: ResponsePart>(self) -> ResponseFrame<P> {
+        ResponseFrame::new(self.parts.into_iter().map(P::from).collect())
     }
 }
 

@@ -12,7 +12,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,9 +21,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use memmap2::MmapOptions;
 use parking_lot::Mutex;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::fs::sendfile;
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::reaper::Reaper;
+use super::reaper::{FILES_MAX, Reaper};
 use super::{Disk, DiskFile, ignore_missing};
 
 /// Parts of one `pwritev`: the limit of Linux (`UIO_MAXIOV`).
@@ -69,15 +70,10 @@ impl MappedDisk {
         &self.root
     }
 
-    /// Removes a name; its file is closed, and its blocks are freed, by a thread that nobody waits
-    /// for, unless somebody else has it open.
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
+    /// Removes a name, and leaves its file open for [`Reaper::close`].
+    fn unlink(path: &Path) -> io::Result<Option<File>> {
         let held = OpenOptions::new().read(true).open(path).ok();
-        let removed = fs::remove_file(path);
-        if let Some(file) = held {
-            self.reaper.close(file);
-        }
-        removed
+        fs::remove_file(path).map(|()| held)
     }
 
     /// Only plain relative paths: nothing may reach out of the root.
@@ -106,7 +102,10 @@ impl Disk for MappedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.remove_file(&self.resolve(path)?)
+        if let Some(file) = Self::unlink(&self.resolve(path)?)? {
+            self.reaper.close(file);
+        }
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -119,16 +118,23 @@ impl Disk for MappedDisk {
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let dir = self.resolve(path)?;
+        let mut held = Vec::new();
         // What is no file, or cannot be opened or removed here, is for the call below.
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                let _ = self.remove_file(&entry.path());
+            if entry.file_type().is_ok_and(|kind| kind.is_file())
+                && let Ok(Some(file)) = Self::unlink(&entry.path())
+                && held.len() < FILES_MAX
+            {
+                held.push(file);
             }
         }
-        match fs::remove_dir_all(dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            done => done,
+        let removed = fs::remove_dir_all(dir);
+        // Only now: while the blocks of a removed file are freed, the kernel lets the removal of its
+        // directory wait, and that on the processor.
+        for file in held {
+            self.reaper.close(file);
         }
+        ignore_missing(removed)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -332,6 +338,20 @@ impl DiskFile for MappedFile {
         Ok(self.map()?.slice(range.start as usize..range.end as usize))
     }
 
+    fn send(&self, range: Range<u64>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        super::check_slice(&range, self.written.load(Ordering::Acquire), self.capacity)?;
+        let mut position = range.start;
+        // Below the capacity, and the kernel takes less if it is told too much.
+        let length = (range.end - range.start) as usize;
+        match retry_on_intr(|| sendfile(socket, &self.file, Some(&mut position), length)) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(sent) => Ok(sent),
+            // A file system that cannot do it.
+            Err(Errno::INVAL | Errno::NOSYS) => super::send_slice(self, range, socket),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn is_cached(&self, range: Range<u64>) -> bool {
         let Some(last) = range.end.checked_sub(1) else { return true };
         let probes = range.step_by(PROBE_BYTES).chain([last]);
@@ -351,7 +371,7 @@ impl DiskFile for MappedFile {
         while position < range.end {
             // Below the capacity, and the kernel takes less if it is told too much.
             let left = (range.end - position) as usize;
-            match rustix::fs::sendfile(nowhere, &self.file, Some(&mut position), left) {
+            match sendfile(nowhere, &self.file, Some(&mut position), left) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::INTR) => {}
                 // A file system that cannot do it.
@@ -419,6 +439,9 @@ impl DirLock {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn disk() -> (tempfile::TempDir, Arc<MappedDisk>) {
@@ -444,6 +467,34 @@ mod tests {
         disk.remove(Path::new("a")).unwrap();
         drop(file);
         assert_eq!(&first[..], b"bc");
+    }
+
+    #[test]
+    fn a_socket_takes_what_it_has_room_for() {
+        let (_dir, disk) = disk();
+        let file = disk.create(Path::new("a"), 8 << 20).unwrap();
+        let bytes: Vec<u8> = (0..8 << 20).map(|at: u32| (at / 7) as u8).collect();
+        file.write_at(0, &[IoSlice::new(&bytes)]).unwrap();
+        let (sender, mut receiver) = std::os::unix::net::UnixStream::pair().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        let (mut sent, mut received) = (5, vec![0; 64 << 10]);
+        while sent < bytes.len() {
+            match file.send(sent as u64..bytes.len() as u64, sender.as_fd()) {
+                Ok(taken) => {
+                    for part in bytes[sent..sent + taken].chunks(received.len()) {
+                        receiver.read_exact(&mut received[..part.len()]).unwrap();
+                        assert_eq!(received[..part.len()], *part);
+                    }
+                    sent += taken;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        let beyond = file.send(0..(8 << 20) + 1, sender.as_fd()).unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::InvalidInput);
+        drop(receiver);
+        let gone = file.send(0..10, sender.as_fd()).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::BrokenPipe);
     }
 
     #[test]

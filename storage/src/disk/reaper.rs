@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
 /// Files that may wait to be closed.
-const FILES_MAX: usize = 256;
+pub(super) const FILES_MAX: usize = 256;
 
 /// The thread; dropping this waits until all is closed.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! What one partition gives to a Fetch, and the budget that all of them share.
 
-use bytes::Bytes;
 use tracing::warn;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::ids::{LeaderEpoch, Offset};
@@ -8,9 +7,14 @@ use vltava_storage::log::ReadError;
 use vltava_storage::read_view::ReadView;
 use vltava_storage::slice::LogSlice;
 
+use crate::connection::Part;
 use crate::fetch_sessions::PartitionFetch;
 use crate::handlers::leader;
 use crate::partition::Partition;
+
+/// Runs of batches from this length on go from their file to the socket; shorter ones are written
+/// together with what is before and behind them. Over loopback the one call more pays from here on.
+const FILE_BYTES_MIN: usize = 128 << 10;
 
 /// How far a consumer may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +119,13 @@ impl PartitionRead {
     }
 
     /// The runs of batches; a failure makes this a failed read.
-    pub(super) fn take_runs(&mut self) -> Vec<Bytes> {
-        let runs: Result<Vec<Bytes>, _> =
-            std::mem::take(&mut self.slices).iter().map(LogSlice::bytes).collect();
+    pub(super) fn take_runs(&mut self) -> Vec<Part> {
+        let part = |slice: LogSlice| match slice.len() {
+            FILE_BYTES_MIN.. => Ok(Part::File(slice)),
+            _ => slice.bytes().map(Part::Memory),
+        };
+        let runs: Result<Vec<Part>, _> =
+            std::mem::take(&mut self.slices).into_iter().map(part).collect();
         runs.unwrap_or_else(|error| {
             *self = Self::failed(storage_failed(&error.into()));
             Vec::new()

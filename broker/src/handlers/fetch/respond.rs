@@ -9,7 +9,7 @@ use vltava_protocol::messages::{FetchRequest, FetchResponse};
 
 use super::read::{Isolation, PartitionRead};
 use super::{FetchContext, Partition, PartitionKey, TOPIC_IDS_FROM, TopicKey, topic_key};
-use crate::connection::Reply;
+use crate::connection::{Part, Reply};
 use crate::context::RequestContext;
 use crate::fetch_sessions::{MustTell, Outcome};
 use crate::handlers::leader;
@@ -100,7 +100,7 @@ fn for_version(code: ErrorCode, version: i16) -> ErrorCode {
     }
 }
 
-fn encode(cx: &RequestContext, response: &FetchResponse) -> Reply {
+fn encode(cx: &RequestContext, response: &FetchResponse<Part>) -> Reply {
     cx.reply_encoded(response.encode(cx.correlation_id, cx.api_version))
 }
 
@@ -123,7 +123,7 @@ fn outcome(read: &PartitionRead) -> Outcome {
 fn point_to_leader(
     cx: &RequestContext,
     target: &Partition,
-    partition: &mut FetchPartitionResponse,
+    partition: &mut FetchPartitionResponse<Part>,
     endpoints: &mut Vec<NodeEndpoint>,
 ) {
     let moved = matches!(
@@ -144,7 +144,11 @@ fn point_to_leader(
 }
 
 /// Adds a partition, to the topic before it if that is its own.
-fn push(topics: &mut Vec<FetchTopicResponse>, key: &TopicKey, partition: FetchPartitionResponse) {
+fn push(
+    topics: &mut Vec<FetchTopicResponse<Part>>,
+    key: &TopicKey,
+    partition: FetchPartitionResponse<Part>,
+) {
     if let Some(last) = topics.last_mut()
         && is_topic(last, key)
     {
@@ -158,7 +162,7 @@ fn push(topics: &mut Vec<FetchTopicResponse>, key: &TopicKey, partition: FetchPa
     topics.push(FetchTopicResponse { topic, topic_id, partitions: vec![partition] });
 }
 
-fn is_topic(topic: &FetchTopicResponse, key: &TopicKey) -> bool {
+fn is_topic(topic: &FetchTopicResponse<Part>, key: &TopicKey) -> bool {
     match key {
         TopicKey::Name(name) => topic.topic == *name,
         TopicKey::Id(id) => topic.topic_id == *id,
