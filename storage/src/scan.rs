@@ -11,8 +11,10 @@ use vltava_protocol::record::batch::{BATCH_HEADER_BYTES, BatchError, BatchHeader
 
 use crate::flush::SegmentFile;
 
-/// Bytes read at once by a walk over headers.
-const WINDOW_BYTES: u64 = 16 * 1024;
+/// Bytes read at first by a walk over headers: the one that is looked for is often the first.
+const WINDOW_BYTES_MIN: u64 = 1024;
+/// Bytes read at once by a walk that goes on; each window is twice the one before it.
+const WINDOW_BYTES_MAX: u64 = 16 * 1024;
 
 /// How a walk reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Walker {
     access: Access,
     window: Bytes,
     window_at: u64,
+    /// The length of the next window.
+    window_bytes: u64,
 }
 
 /// Why a walk cannot go on.
@@ -45,7 +49,8 @@ pub(crate) enum WalkError {
 impl Walker {
     /// A walker over the bytes of `file` before `end`.
     pub(crate) fn new(file: Arc<SegmentFile>, end: u64, access: Access) -> Self {
-        Self { file, end, access, window: Bytes::new(), window_at: 0 }
+        let (window, window_bytes) = (Bytes::new(), WINDOW_BYTES_MIN);
+        Self { file, end, access, window, window_at: 0, window_bytes }
     }
 
     /// The header of the batch at `position`, the whole of which lies before the end.
@@ -67,8 +72,10 @@ impl Walker {
         let inside = position >= self.window_at
             && position + length as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
-            self.window = self.read(position, WINDOW_BYTES.max(length as u64).min(available))?;
+            let window_bytes = self.window_bytes.max(length as u64).min(available);
+            self.window = self.read(position, window_bytes)?;
             self.window_at = position;
+            self.window_bytes = (2 * self.window_bytes).min(WINDOW_BYTES_MAX);
         }
         let at = (position - self.window_at) as usize;
         Ok(self.window.slice(at..(at + length).min(self.window.len())))
