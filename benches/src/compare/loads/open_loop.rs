@@ -143,9 +143,14 @@ impl OpenLoop {
         let bytes = BATCH_HEADER_BYTES + self.request_records as usize * self.record_bytes;
         let rate = (self.rate / self.request_records).min(ROUNDS_RATE_MAX);
         let length = Duration::from_secs(u64::from(YARDSTICK_SECONDS));
-        let rounds = flush_rounds(dir, bytes, Duration::from_secs(1) / rate, length)?;
-        let rounds: Vec<_> = rounds.into_iter().map(Some).collect();
-        let round = milliseconds(&histogram(&rounds, |_, round| round), 0.99);
+        let period = Duration::from_secs(1) / rate;
+        let mut rounds = empty_histogram();
+        for round in flush_rounds(dir, bytes, period, length)? {
+            // A round that takes long is waited for by all that is due meanwhile.
+            let recorded = rounds.record_correct(microseconds(round), microseconds(period));
+            recorded.expect("it is within the bounds");
+        }
+        let round = milliseconds(&rounds, 0.99);
         let acknowledgment = milliseconds(&latencies.acknowledgments(), 0.99);
         Ok([
             Sample(Metric::FlushRoundP99, round),
@@ -211,13 +216,20 @@ fn histogram(
     moments: &[Option<Duration>],
     latency: impl Fn(u32, Duration) -> Duration,
 ) -> Histogram<u64> {
-    let mut histogram =
-        Histogram::new_with_max(LATENCY_US_MAX, DIGITS).expect("these bounds are valid");
+    let mut histogram = empty_histogram();
     let moments = moments.iter().enumerate().skip(moments.len() / WARM_UP_SHARE);
     for (at, moment) in moments.filter_map(|(at, moment)| Some((at, (*moment)?))) {
-        histogram.saturating_record(latency(at as u32, moment).as_micros() as u64);
+        histogram.saturating_record(microseconds(latency(at as u32, moment)));
     }
     histogram
+}
+
+fn empty_histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_US_MAX, DIGITS).expect("these bounds are valid")
+}
+
+fn microseconds(latency: Duration) -> u64 {
+    (latency.as_micros() as u64).min(LATENCY_US_MAX)
 }
 
 fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
