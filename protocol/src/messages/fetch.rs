@@ -165,7 +165,7 @@ impl<P: ResponsePart> FetchResponse<P> {
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         let partitions: usize = partitions
             .map(|partition| {
-                let copied = partition.records.iter().filter_map(is_copied);
+                let copied = partition.records.iter().filter_map(copied_run);
                 let aborted = partition.aborted_transactions.as_ref().map_or(0, Vec::len);
                 64 + 17 * aborted + copied.map(Bytes::len).sum::<usize>()
             })
@@ -280,7 +280,7 @@ impl NodeEndpoint {
 }
 
 /// The bytes of a run that is copied.
-fn is_copied<P: ResponsePart>(run: &P) -> Option<&Bytes> {
+fn copied_run<P: ResponsePart>(run: &P) -> Option<&Bytes> {
     run.in_memory().filter(|bytes| bytes.len() < SPLICE_BYTES_MIN)
 }
 
@@ -344,7 +344,7 @@ impl<P: ResponsePart> Writer<P> {
     }
 
     fn put_run(&mut self, run: &P) {
-        match is_copied(run) {
+        match copied_run(run) {
             Some(bytes) => self.head.put_slice(bytes),
             None => self.spliced.push((self.head.len(), run.clone())),
         }
